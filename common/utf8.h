@@ -1,0 +1,12 @@
+// UTF-8 by hand, for what is written to others and must be well-formed. Thread-safe: no state.
+#pragma once
+
+#include <cstddef>
+#include <string_view>
+
+namespace presence {
+
+// Length of the well-formed sequence at the start of `text`, or 0: not UTF-8 (RFC 3629, section 4). `text` is not empty.
+size_t Utf8SequenceLength(std::string_view text);
+
+}  // namespace presence

@@ -1,0 +1,49 @@
+// Everything that can be set in presence-core, in one place. Filled once, by main, before anything starts.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "common/config.h"
+#include "common/log.h"
+#include "common/time.h"
+#include "core/hub.h"
+#include "core/redis_connection.h"
+#include "core/store.h"
+
+namespace presence::core {
+
+struct Config {
+  std::string service_name = "presence";
+  std::string core_name;  // default: host name and process id
+  log::Level log_level = log::Level::kInfo;
+
+  std::string redis_url = "redis://127.0.0.1:6379/0";  // kMemoryUrl: no Redis, this core alone
+
+  ListenAddress api_listen{"127.0.0.1", 50051};
+  ListenAddress link_listen{"127.0.0.1", 50052};
+  std::optional<ListenAddress> metrics_listen = ListenAddress{"127.0.0.1", 9464};
+  bool grpc_reflection = true;
+
+  Duration heartbeat_interval = std::chrono::seconds(30);
+  Duration presence_ttl = std::chrono::seconds(300);
+  Duration typing_ttl = std::chrono::seconds(5);
+  PresenceScope presence_scope = PresenceScope::kEveryone;
+  Duration edge_grace = std::chrono::seconds(5);
+
+  static constexpr const char* kMemoryUrl = "memory:";
+  bool in_memory() const { return redis_url == kMemoryUrl; }
+
+  // What redis_url says. OK after Read.
+  absl::StatusOr<RedisAddress> redis_address() const { return ParseRedisUrl(redis_url); }
+
+  HubOptions MakeHubOptions(uint64_t incarnation) const;
+  StoreOptions MakeStoreOptions(uint64_t incarnation) const;
+};
+
+// Declares the settings; the fields of `config` hold the defaults and receive the values. `config` must outlive `reader`.
+void DeclareSettings(ConfigReader& reader, Config& config);
+
+}  // namespace presence::core

@@ -1,0 +1,158 @@
+#include "core/connection_table.h"
+
+#include <algorithm>
+
+#include "common/check.h"
+
+namespace presence::core {
+
+ConnectionIndex Shard::InSlot(uint32_t slot) const {
+  const uint32_t page = slot / kPage;
+  if (page >= pages_.size() || pages_[page] == nullptr) return kNoConnection;
+  return (*pages_[page])[slot % kPage];
+}
+
+ConnectionIndex Shard::Find(uint64_t id, const Slab<Connection, ConnectionIndexTag>& records) const {
+  const ConnectionIndex found = InSlot(ConnectionId::Unpack(id).slot);
+  return found != kNoConnection && records[found].id == id ? found : kNoConnection;
+}
+
+void Shard::SetSlot(uint32_t slot, ConnectionIndex connection) {
+  const uint32_t page = slot / kPage;
+  if (page >= pages_.size()) pages_.resize(page + 1);
+  if (pages_[page] == nullptr) {
+    pages_[page] = std::make_unique<std::array<ConnectionIndex, kPage>>();
+    pages_[page]->fill(kNoConnection);
+  }
+  (*pages_[page])[slot % kPage] = connection;
+}
+
+Shard* ConnectionTable::FindShard(ShardKey key) {
+  const auto found = by_key_.find(key);
+  return found == by_key_.end() ? nullptr : found->second.get();
+}
+
+Shard& ConnectionTable::AddShard(ShardKey key) {
+  auto added = std::make_unique<Shard>();
+  added->key = key;
+  if (free_shards_.empty()) {
+    added->index = ShardIndex(static_cast<uint32_t>(shards_.size()));
+    shards_.push_back(added.get());
+  } else {
+    added->index = free_shards_.back();
+    free_shards_.pop_back();
+    shards_[added->index.value()] = added.get();
+  }
+  Shard& shard = *added;
+  const bool is_new = by_key_.emplace(key, std::move(added)).second;
+  PRESENCE_CHECK(is_new, "a shard is added once");
+  return shard;
+}
+
+void ConnectionTable::DropShard(Shard& shard) {
+  PRESENCE_CHECK(shard.connections == 0 && shard.link == nullptr, "a shard is dropped when it is empty");
+  rooms_.ForgetHandles(shard.index);
+  shards_[shard.index.value()] = nullptr;
+  free_shards_.push_back(shard.index);
+  const ShardKey key = shard.key;
+  by_key_.erase(key);
+}
+
+ConnectionIndex ConnectionTable::AddRecord(const Shard& shard, uint64_t id, std::string_view user_id) {
+  const ConnectionIndex index = connections_.Add();
+  Connection& connection = connections_[index];
+  connection.incarnation = shard.key.incarnation;
+  connection.id = id;
+  connection.attach = shard.attach;
+  connection.shard = shard.index;
+  connection.user = users_.Intern(user_id);
+  ++users_[connection.user].records;
+  return index;
+}
+
+ConnectionIndex ConnectionTable::Open(Shard& shard, uint64_t id, std::string_view user_id, std::string_view username) {
+  const uint32_t slot = ConnectionId::Unpack(id).slot;
+  PRESENCE_CHECK(shard.InSlot(slot) == kNoConnection, "a slot has one owner");
+  const ConnectionIndex index = AddRecord(shard, id, user_id);
+  Connection& connection = connections_[index];
+  User& owner = users_[connection.user];
+  if (owner.username != username) owner.username = username;
+  connection.next_of_user = owner.first_live;
+  if (owner.first_live == kNoConnection) {
+    ++live_users_;
+  } else {
+    connections_[owner.first_live].previous_of_user = index;
+  }
+  owner.first_live = index;
+  shard.SetSlot(slot, index);
+  ++shard.connections;
+  ++live_;
+  return index;
+}
+
+ConnectionIndex ConnectionTable::AddClosed(const Shard& shard, uint64_t id, std::string_view user_id) {
+  const ConnectionIndex index = AddRecord(shard, id, user_id);
+  connections_[index].live = false;
+  return index;
+}
+
+void ConnectionTable::Close(ConnectionIndex index) {
+  Connection& connection = connections_[index];
+  PRESENCE_CHECK(connection.live, "a connection is closed once");
+  Shard& owner = shard(connection.shard);
+  for (const RoomIndex room : connection.rooms) rooms_.RemoveMember(room, owner.index);
+  connection.rooms.clear();
+  connection.rooms.shrink_to_fit();
+  owner.SetSlot(ConnectionId::Unpack(connection.id).slot, kNoConnection);
+  --owner.connections;
+  --live_;
+  if (connection.previous_of_user == kNoConnection) {
+    users_[connection.user].first_live = connection.next_of_user;
+  } else {
+    connections_[connection.previous_of_user].next_of_user = connection.next_of_user;
+  }
+  if (connection.next_of_user != kNoConnection) {
+    connections_[connection.next_of_user].previous_of_user = connection.previous_of_user;
+  }
+  connection.next_of_user = connection.previous_of_user = kNoConnection;
+  if (users_[connection.user].first_live == kNoConnection) --live_users_;
+  connection.live = false;
+}
+
+void ConnectionTable::Forget(ConnectionIndex index) {
+  const Connection& connection = connections_[index];
+  PRESENCE_CHECK(!connection.live, "a live connection is not forgotten");
+  if (--users_[connection.user].records == 0) users_.Free(connection.user);
+  connections_.Free(index);
+}
+
+bool ConnectionTable::InRoom(ConnectionIndex index, std::string_view room_id) const {
+  const auto room = rooms_.Find(room_id);
+  const auto& rooms = connections_[index].rooms;
+  return room && std::find(rooms.begin(), rooms.end(), *room) != rooms.end();
+}
+
+RoomIndex ConnectionTable::Join(ConnectionIndex index, std::string_view room_id) {
+  Connection& connection = connections_[index];
+  const RoomIndex room = rooms_.AddMember(room_id, connection.shard);
+  connection.rooms.push_back(room);
+  return room;
+}
+
+bool ConnectionTable::Leave(ConnectionIndex index, std::string_view room_id) {
+  const auto room = rooms_.Find(room_id);
+  if (!room) return false;
+  Connection& connection = connections_[index];
+  const auto found = std::find(connection.rooms.begin(), connection.rooms.end(), *room);
+  if (found == connection.rooms.end()) return false;
+  connection.rooms.erase(found);
+  rooms_.RemoveMember(*room, connection.shard);
+  return true;
+}
+
+User* ConnectionTable::FindUser(std::string_view user_id) {
+  const auto found = users_.Find(user_id);
+  return found ? &users_[*found] : nullptr;
+}
+
+}  // namespace presence::core

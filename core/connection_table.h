@@ -1,0 +1,159 @@
+// Who is connected: shards, their connections by slot, and the users behind them.
+//
+// Lives on the hub's thread. A connection is *live* from its declaration or opening until it is closed; its record stays until the
+// store has confirmed that its entry is gone, and a little longer (see PresenceLedger). Invariants:
+//   * a slot of a shard holds at most one live connection;
+//   * a live connection counts as a member in RoomTable exactly for what is in its `rooms`;
+//   * a user is here exactly while a record refers to it.
+// Does not write to the store and sends no command.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/container/inlined_vector.h"
+#include "common/connection_id.h"
+#include "common/time.h"
+#include "core/interned.h"
+#include "core/room_table.h"
+#include "core/slab.h"
+#include "presence/link/v1/link.pb.h"
+
+namespace presence::core {
+
+using UserIndex = StrongId<struct UserIndexTag, uint32_t>;
+using ConnectionIndex = StrongId<struct ConnectionIndexTag, uint32_t>;
+
+inline constexpr ConnectionIndex kNoConnection{UINT32_MAX};
+
+struct User {
+  std::string id;
+  std::string username;  // as the newest connection said; may be empty for a user of whom only an end was heard
+  // What the store last said of the user, or the bus. UNSPECIFIED and 0: nothing yet.
+  uint64_t known_version = 0;
+  uint8_t known_status = link::v1::STATUS_UNSPECIFIED;
+  uint32_t records = 0;  // connections that refer to it, live or not
+  ConnectionIndex first_live = kNoConnection;
+};
+
+// One connection: what the core knows (first part, kept by ConnectionTable) and how far the store knows it (second part,
+// written by PresenceLedger alone). 104 bytes, since there may be a million.
+struct Connection {
+  uint64_t incarnation = 0;  // of its edge
+  uint64_t id = 0;           // ConnectionId, packed
+  uint64_t attach = 0;       // of its shard, when it was last declared, opened or closed: the fence
+  SteadyTime last_frame;     // of the client
+  absl::InlinedVector<RoomIndex, 4> rooms;
+  UserIndex user;
+  ShardIndex shard;
+  ConnectionIndex next_of_user = kNoConnection, previous_of_user = kNoConnection;
+  uint8_t status = link::v1::STATUS_ONLINE;  // of this device
+  bool live : 1 = true;
+
+  bool dirty : 1 = false;        // the store does not know it as it is
+  bool reassert : 1 = false;     // the next write repeats what the store may have lost
+  bool written : 1 = false;      // the store has confirmed it at least once in this attach
+  bool fenced : 1 = false;       // a higher attach has taken it over: let be
+  bool kept : 1 = false;         // removed, confirmed, and remembered for a while
+  bool expired : 1 = false;      // no longer to be remembered, once it is clean
+  uint32_t write_in_flight = 0;  // number of the write that is not answered; 0: none
+  // Sequences of the shard's events that this record stands for: in it, in the write in flight, confirmed by the store.
+  uint64_t wanted_sequence = 0, sent_sequence = 0, confirmed_sequence = 0;
+
+  link::v1::Status device_status() const { return static_cast<link::v1::Status>(status); }
+};
+
+static_assert(sizeof(Connection) <= 104);
+
+struct ShardKey {
+  uint64_t incarnation = 0;
+  uint32_t shard = 0;
+  friend auto operator<=>(const ShardKey&, const ShardKey&) = default;
+};
+
+struct Link;
+
+struct Shard {
+  ShardKey key;
+  ShardIndex index;
+  std::string edge;     // a name for operators
+  uint64_t attach = 0;  // the highest known
+  Link* link = nullptr;
+  SteadyTime lost_at;  // while there is no link
+  size_t connections = 0;
+
+  // The live connection in this slot.
+  ConnectionIndex InSlot(uint32_t slot) const;
+  // The same, of that generation.
+  ConnectionIndex Find(uint64_t id, const Slab<Connection, ConnectionIndexTag>& connections) const;
+  void SetSlot(uint32_t slot, ConnectionIndex connection);
+  uint32_t slots_end() const { return static_cast<uint32_t>(pages_.size() * kPage); }
+
+ private:
+  // Slots are dense, but a million of them is possible: 4 KB at a time.
+  static constexpr uint32_t kPage = 1024;
+  std::vector<std::unique_ptr<std::array<ConnectionIndex, kPage>>> pages_;
+};
+
+class ConnectionTable {
+ public:
+  using Slab = core::Slab<Connection, ConnectionIndexTag>;
+  using Ref = Slab::Ref;
+
+  explicit ConnectionTable(RoomTable& rooms) : rooms_(rooms) {}
+
+  Shard* FindShard(ShardKey key);
+  Shard& AddShard(ShardKey key);
+  // REQUIRES: no live connection, no link.
+  void DropShard(Shard& shard);
+  Shard& shard(ShardIndex index) { return *shards_[index.value()]; }
+  // In the order of their keys.
+  const std::map<ShardKey, std::unique_ptr<Shard>>& shards() const { return by_key_; }
+
+  // REQUIRES: the slot holds no live connection.
+  ConnectionIndex Open(Shard& shard, uint64_t id, std::string_view user_id, std::string_view username);
+  // A record of a connection that is closed already and was never known here.
+  ConnectionIndex AddClosed(const Shard& shard, uint64_t id, std::string_view user_id);
+  // No longer live: leaves its rooms, its slot and its user's devices.
+  void Close(ConnectionIndex connection);
+  // REQUIRES: not live.
+  void Forget(ConnectionIndex connection);
+
+  bool InRoom(ConnectionIndex connection, std::string_view room_id) const;
+  // REQUIRES: live, and not in the room.
+  RoomIndex Join(ConnectionIndex connection, std::string_view room_id);
+  // False when it was not in it.
+  bool Leave(ConnectionIndex connection, std::string_view room_id);
+
+  Connection& operator[](ConnectionIndex connection) { return connections_[connection]; }
+  const Connection& operator[](ConnectionIndex connection) const { return connections_[connection]; }
+  User& user(const Connection& connection) { return users_[connection.user]; }
+  const User& user(const Connection& connection) const { return users_[connection.user]; }
+  User* FindUser(std::string_view user_id);
+  Slab& records() { return connections_; }
+  const Slab& records() const { return connections_; }
+  // With a live connection.
+  size_t users() const { return live_users_; }
+  size_t live() const { return live_; }
+
+ private:
+  ConnectionIndex AddRecord(const Shard& shard, uint64_t id, std::string_view user_id);
+
+  RoomTable& rooms_;
+  Slab connections_;
+  Interned<User, UserIndexTag> users_;
+  std::map<ShardKey, std::unique_ptr<Shard>> by_key_;
+  std::vector<Shard*> shards_;  // by index; null: free
+  std::vector<ShardIndex> free_shards_;
+  size_t live_ = 0;
+  size_t live_users_ = 0;
+};
+
+}  // namespace presence::core

@@ -1,0 +1,257 @@
+#include "core/hub.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/hub_state.h"
+#include "core/presence_text.h"
+
+namespace presence::core {
+namespace {
+
+constexpr std::chrono::seconds kSweepEvery{1};
+constexpr int kSweepUsersMax = 100;
+// A tick that is later than this says that the core was stalled, not the links; for so long nobody is judged.
+constexpr std::chrono::seconds kStall{1};
+constexpr int kReportsPerSecondMax = 5;
+
+// The last event before the first that awaits the store. Sequences may have gaps, where the shard repeated nothing since its
+// declaration had said it.
+uint64_t AppliedThrough(const Link& link) {
+  if (link.awaiting.empty()) return link.last_sequence;
+  const uint64_t awaiting = link.awaiting.front().sequence;
+  return awaiting == link.first_sequence ? 0 : awaiting - 1;
+}
+
+}  // namespace
+
+Hub::State::State(HubOptions options, Store& store, HubOutput& output)
+    : options_(std::move(options)),
+      store_(store),
+      output_(output),
+      links_(output, counters_),
+      ledger_(options_, store, connections_, rooms_, counters_),
+      fanout_(links_, connections_, rooms_, counters_),
+      publications_(options_.incarnation, {options_.publications_waiting_max, options_.publication_bytes_max}) {}
+
+void Hub::State::OnTick(Now now) {
+  if (ticked_ && now.steady - last_tick_ > kStall) patient_until_ = now.steady + kStall;
+  last_tick_ = now.steady;
+  ticked_ = true;
+  if (now.steady >= patient_until_) {
+    JudgeSilence(now);
+    EndGrace(now);
+  }
+  while (publications_.Oldest() != nullptr && now.steady - publications_.OldestSince() > options_.loopback_max) {
+    DeliverOverdue(publications_.Oldest()->sequence());
+  }
+  ledger_.OnTick(now);
+  if (ledger_.store_up()) {
+    if (now.steady >= read_again_at_) ReadMissed();
+    if (now.steady >= sweep_at_) {
+      sweep_at_ = now.steady + kSweepEvery;
+      store_.Sweep(kSweepUsersMax);
+    }
+  }
+  ledger_.Send(now);
+  SpeakToLinks(now);
+}
+
+void Hub::State::JudgeSilence(Now now) {
+  std::vector<LinkId> silent;
+  for (const auto& [id, link] : links_) {
+    if (now.steady - link.last_event > options_.link_silence_max) silent.push_back(id);
+  }
+  for (const LinkId id : silent) {
+    ++counters_.links_silent;
+    CloseLink(now, *links_.Find(id), absl::UnavailableError("the link was silent"));
+  }
+}
+
+void Hub::State::EndGrace(Now now) {
+  std::vector<Shard*> expired;
+  for (const auto& [key, shard] : connections_.shards()) {
+    if (shard->link == nullptr && now.steady - shard->lost_at >= options_.edge_grace) expired.push_back(shard.get());
+  }
+  for (Shard* shard : expired) {
+    ++counters_.edges_expired;
+    char text[160];
+    std::snprintf(text, sizeof text, "edge %016llx shard %u has not come back: %zu connections are closed",
+                  static_cast<unsigned long long>(shard->key.incarnation), shard->key.shard, shard->connections);
+    Report(now, text);
+    for (uint32_t slot = 0; slot < shard->slots_end(); ++slot) {
+      const ConnectionIndex index = shard->InSlot(slot);
+      if (index != kNoConnection) CloseConnection(*shard, index, 0);
+    }
+    connections_.DropShard(*shard);
+  }
+}
+
+void Hub::State::SpeakToLinks(Now now) {
+  for (auto& [id, link] : links_) {
+    if (link.phase == Link::Phase::kNew) continue;
+    while (!link.awaiting.empty() && ledger_.Confirmed(link.awaiting.front())) link.awaiting.pop_front();
+    const uint64_t applied = AppliedThrough(link);
+    if (applied > link.acknowledged) {
+      link.acknowledged = applied;
+      links_.Command(link).mutable_acknowledge()->set_sequence(applied);
+    }
+    if (!link.spoken && now.steady - link.last_command >= options_.heartbeat_interval) {
+      links_.Command(link).mutable_heartbeat();
+    }
+    if (link.spoken) link.last_command = now.steady;
+    link.spoken = false;
+  }
+}
+
+void Hub::State::OnStoreUp(Now now) {
+  if (baseline_version_ == 0) {
+    // Before the first time nobody was attached who could have missed something through this core.
+    baseline_version_ = static_cast<uint64_t>(std::max<int64_t>(1, ToUnixMillis(now.wall))) * 1000;
+  } else if (missed_.since == 0) {
+    missed_.since = recent_.watermark() != 0 ? recent_.watermark() : baseline_version_;
+  }
+  ledger_.OnStoreUp(now);
+  ReadMissed();
+  ledger_.Send(now);
+}
+
+void Hub::State::OnStoreDown(Now now) {
+  ledger_.OnStoreDown();
+  missed_.read = 0;
+  for (auto& [id, link] : links_) link.missed.read = 0;
+  read_again_at_ = now.steady;
+  while (publications_.Oldest() != nullptr) DeliverOverdue(publications_.Oldest()->sequence());
+}
+
+void Hub::State::OnWritten(Now now, uint64_t id, const WriteResult& result) {
+  ledger_.OnWritten(now, id, result);
+  ledger_.Send(now);
+}
+
+void Hub::State::OnRefreshed(uint64_t id, absl::Span<const uint32_t> missing) {
+  const PresenceLedger::MissingEntries entries = ledger_.Refreshed(id, missing);
+  Link* link = entries.connections.empty() ? nullptr : links_.Find(entries.link);
+  if (link == nullptr) return;
+  link->missing.insert(link->missing.end(), entries.connections.begin(), entries.connections.end());
+}
+
+void Hub::State::Report(Now now, const std::string& text) {
+  if (now.steady - reports_since_ >= std::chrono::seconds(1)) {
+    reports_since_ = now.steady;
+    reports_ = 0;
+  }
+  if (++reports_ <= kReportsPerSecondMax) output_.Report(text);
+}
+
+bool Hub::State::Idle() const {
+  return ledger_.in_flight() == 0 && ledger_.dirty() == 0 && publications_.unanswered() == 0;
+}
+
+HubSizes Hub::State::sizes() const {
+  HubSizes sizes;
+  sizes.links = links_.size();
+  sizes.shards = connections_.shards().size();
+  sizes.connections = connections_.live();
+  sizes.users = connections_.users();
+  sizes.removals = connections_.records().size() - connections_.live();
+  sizes.rooms = rooms_.size();
+  sizes.memberships = rooms_.memberships();
+  sizes.writes_in_flight = ledger_.in_flight();
+  sizes.writes_waiting = ledger_.dirty();
+  sizes.publications_waiting = publications_.waiting();
+  return sizes;
+}
+
+std::string Hub::State::DebugDump() const {
+  std::string out;
+  char text[128];
+  for (const auto& [key, shard] : connections_.shards()) {
+    std::snprintf(text, sizeof text, "edge %016llx shard %u attach %llu %s\n",
+                  static_cast<unsigned long long>(key.incarnation), key.shard,
+                  static_cast<unsigned long long>(shard->attach), shard->link != nullptr ? "attached" : "lost");
+    out.append(text);
+    for (uint32_t slot = 0; slot < shard->slots_end(); ++slot) {
+      const ConnectionIndex index = shard->InSlot(slot);
+      if (index == kNoConnection) continue;
+      const Connection& connection = connections_[index];
+      std::snprintf(text, sizeof text, "  %016llx ", static_cast<unsigned long long>(connection.id));
+      out.append(text).append(connections_.user(connection).id).append(" ");
+      out.append(StatusName(connection.device_status()));
+      std::vector<std::string_view> rooms;
+      for (const RoomIndex room : connection.rooms) rooms.push_back(rooms_.id(room));
+      std::sort(rooms.begin(), rooms.end());
+      for (const std::string_view room : rooms) out.append(" ").append(room);
+      out.push_back('\n');
+    }
+  }
+  return out;
+}
+
+Hub::Hub(HubOptions options, Store& store, HubOutput& output)
+    : state_(std::make_unique<State>(std::move(options), store, output)) {}
+Hub::~Hub() = default;
+
+void Hub::OnLinkOpened(Now now, LinkId link) {
+  state_->OnLinkOpened(now, link);
+}
+void Hub::OnLinkEvent(Now now, LinkId link, const link::v1::EdgeEvent& event) {
+  state_->OnLinkEvent(now, link, event);
+}
+void Hub::OnLinkClosed(Now now, LinkId link) {
+  state_->OnLinkClosed(now, link);
+}
+// Whether the store has lost its state or only was away makes no difference: what it holds is asserted again.
+void Hub::OnStoreUp(Now now, bool /*lost_state*/) {
+  state_->OnStoreUp(now);
+}
+void Hub::OnStoreDown(Now now) {
+  state_->OnStoreDown(now);
+}
+void Hub::OnWritten(Now now, uint64_t id, const WriteResult& result) {
+  state_->OnWritten(now, id, result);
+}
+void Hub::OnRefreshed(Now /*now*/, uint64_t id, absl::Span<const uint32_t> missing) {
+  state_->OnRefreshed(id, missing);
+}
+void Hub::OnPublished(Now now, uint64_t id, bool ok) {
+  state_->OnPublished(now, id, ok);
+}
+void Hub::OnChangesRead(Now now, uint64_t id, const absl::StatusOr<ChangeLog>& log) {
+  state_->OnChangesRead(now, id, log);
+}
+void Hub::OnBus(Now /*now*/, const link::v1::BusEnvelope& envelope) {
+  state_->OnBus(envelope);
+}
+void Hub::OnOutsideMessage(Now now, std::string_view text) {
+  state_->OnOutsideMessage(now, text);
+}
+void Hub::OnOutsidePresence(Now now, std::string_view text) {
+  state_->OnOutsidePresence(now, text);
+}
+void Hub::OnBroadcastRequested(Now now, uint64_t request, std::string_view room_id, std::string_view data_json) {
+  state_->OnBroadcastRequested(now, request, room_id, data_json);
+}
+void Hub::OnTick(Now now) {
+  state_->OnTick(now);
+}
+bool Hub::Idle() const {
+  return state_->Idle();
+}
+bool Hub::store_up() const {
+  return state_->store_up();
+}
+const HubCounters& Hub::counters() const {
+  return state_->counters();
+}
+HubSizes Hub::sizes() const {
+  return state_->sizes();
+}
+std::string Hub::DebugDump() const {
+  return state_->DebugDump();
+}
+
+}  // namespace presence::core

@@ -1,0 +1,130 @@
+// The hub: rooms, subscriptions and presence of all shards that are attached to this core. A pure state machine: no I/O, clock,
+// lock, log or random number; it is told what happened and when, and says what to do through two sinks, the Store and HubOutput.
+//
+// Lives on one thread. Calls into the sinks happen inside the On... methods, in the order in which they must be carried out;
+// a sink must not call back into the hub from inside (queue, and call later). For one link the order of AddCommand is
+// the order on the wire. For the store the order of calls is the order of their answers.
+//
+// Invariants, checked by the simulator at every quiet point:
+//   * for a live link, the shard's forwarding table is exactly the rooms of its connections here;
+//   * a room has a handle in a link exactly while a connection of that shard is in it;
+//   * everybody with a live connection is online or away in the store, nobody without one is, within the bounds of DESIGN.md;
+//   * every member of a room gets its messages in the order of the bus.
+//
+// Does not do: authentication, JSON from clients (the edge's), reads for REST and gRPC (those go to the Store directly).
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "common/ids.h"
+#include "common/time.h"
+#include "core/store.h"
+#include "presence/link/v1/link.pb.h"
+
+namespace presence::core {
+
+// One Attach stream, numbered by the runtime, never used twice.
+using LinkId = StrongId<struct LinkIdTag, uint64_t>;
+
+enum class PresenceScope : uint8_t { kEveryone, kRooms };
+
+struct HubOptions {
+  std::string core_name;
+  uint64_t incarnation = 0;  // random, of this process
+  PresenceScope scope = PresenceScope::kEveryone;
+  std::chrono::milliseconds edge_grace{5000};        // EDGE_GRACE
+  std::chrono::milliseconds link_silence_max{3000};  // then a link is lost
+  std::chrono::milliseconds heartbeat_interval{1000};
+  std::chrono::milliseconds loopback_max{500};      // a publication not heard back by then is delivered locally
+  size_t writes_in_flight_max = 512;                // transitions sent to the store and not answered
+  size_t publications_waiting_max = 10'000;         // published, not heard back; further broadcasts are refused
+  size_t publication_bytes_max = size_t{64} << 20;  // of the texts of those: refused, too
+  size_t removals_max = 200'000;            // ends that the store must hear of, some 250 B each; then: the sweep
+  size_t rooms_per_connection_max = 1'000;  // a further join is refused with 429
+};
+
+// Counted here, read by the runtime for /metrics after a step.
+struct HubCounters {
+  uint64_t events = 0, commands = 0;
+  uint64_t messages_published = 0, messages_from_bus = 0, messages_from_outside = 0, typing_from_bus = 0;
+  uint64_t presence_changes = 0, presence_from_outside = 0;
+  uint64_t deliveries = 0;       // Deliver and DeliverPresence commands: one per link and message
+  uint64_t outside_invalid = 0;  // message:broadcast and presence:updates that were dropped
+  uint64_t loopback_duplicates = 0, delivered_locally = 0;
+  uint64_t fenced = 0, reasserted = 0, resyncs = 0, links_superseded = 0, links_silent = 0, edges_expired = 0;
+  uint64_t joins_refused = 0, broadcasts_refused = 0, late_events = 0, removals_forgotten = 0;
+};
+
+struct HubSizes {
+  size_t links = 0, shards = 0, connections = 0, users = 0, rooms = 0, memberships = 0;
+  size_t removals = 0;  // connections that are gone, unconfirmed or remembered for 30 s
+  size_t writes_in_flight = 0, writes_waiting = 0, publications_waiting = 0;
+};
+
+class HubOutput {
+ public:
+  virtual ~HubOutput() = default;
+
+  // A cleared command at the end of what is gathered for the link, to be filled in before the next call.
+  virtual link::v1::CoreCommand& AddCommand(LinkId link) = 0;
+  // Ends the stream with this status. No further command follows for it; OnLinkClosed is not expected any more.
+  virtual void CloseLink(LinkId link, const absl::Status& why) = 0;
+  // Exactly once for each OnBroadcastRequested.
+  virtual void AnswerBroadcast(uint64_t request, const absl::Status& status) = 0;
+  // Something an operator should read; at most a few lines a second. `text` is already escaped.
+  virtual void Report(std::string_view text) = 0;
+};
+
+class Hub {
+ public:
+  // The sinks must outlive the hub.
+  Hub(HubOptions options, Store& store, HubOutput& output);
+  ~Hub();
+  Hub(const Hub&) = delete;
+  Hub& operator=(const Hub&) = delete;
+
+  // --- links. Events of an unknown or closed link are counted and ignored.
+  void OnLinkOpened(Now now, LinkId link);
+  void OnLinkEvent(Now now, LinkId link, const link::v1::EdgeEvent& event);
+  void OnLinkClosed(Now now, LinkId link);
+
+  // --- the store's answers; see StoreListener.
+  void OnStoreUp(Now now, bool lost_state);
+  void OnStoreDown(Now now);
+  void OnWritten(Now now, uint64_t id, const WriteResult& result);
+  void OnRefreshed(Now now, uint64_t id, absl::Span<const uint32_t> missing);
+  void OnPublished(Now now, uint64_t id, bool ok);
+  void OnChangesRead(Now now, uint64_t id, const absl::StatusOr<ChangeLog>& log);
+  void OnBus(Now now, const link::v1::BusEnvelope& envelope);
+  void OnOutsideMessage(Now now, std::string_view text);
+  void OnOutsidePresence(Now now, std::string_view text);
+
+  // --- the API. `data_json` is the text of a JSON object, valid (the API has checked). Answered by AnswerBroadcast: OK when the
+  // store has published it; UNAVAILABLE when it could not (then this core's own edges have it); RESOURCE_EXHAUSTED.
+  void OnBroadcastRequested(Now now, uint64_t request, std::string_view room_id, std::string_view data_json);
+
+  // Every 100 ms or so, after everything that has arrived was handed in. Heartbeats, silent links, grace, sweep, re-asserts.
+  void OnTick(Now now);
+
+  // Nothing that this hub has accepted is still on its way to the store: a core that stops may exit.
+  bool Idle() const;
+  bool store_up() const;
+  const HubCounters& counters() const;
+  HubSizes sizes() const;
+
+  // For tests and the simulator: the ids of the live connections of a shard, and their rooms, in a readable, sorted form.
+  std::string DebugDump() const;
+
+ private:
+  class State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace presence::core

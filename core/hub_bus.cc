@@ -1,0 +1,266 @@
+// What comes from other cores and from outside, and what goes to them.
+#include <algorithm>
+#include <cstdio>
+#include <utility>
+
+#include "core/client_text.h"
+#include "core/hub_state.h"
+#include "core/presence_text.h"
+
+namespace presence::core {
+namespace {
+
+// Changes are read from a little before the last one seen: a failover to a replica may set Redis' clock back.
+constexpr uint64_t kOverlapMicros = 5'000'000;
+constexpr std::chrono::seconds kReadAgainAfter{1};
+constexpr std::chrono::seconds kOutsideReportEvery{1};
+
+constexpr uint64_t LessOverlap(uint64_t version) {
+  return version > kOverlapMicros ? version - kOverlapMicros : 1;
+}
+
+}  // namespace
+
+// ---------------------------------------------------------------------------------------------- messages and typing
+
+void Hub::State::OnBroadcastRequested(Now now, uint64_t request, std::string_view room_id, std::string_view data_json) {
+  if (!ledger_.store_up()) {
+    // Whatever was published before has been delivered when the store went down, so order holds.
+    ++counters_.delivered_locally;
+    fanout_.ToRoom(room_id, MessageFrame(data_json), Fanout::Kind::kMessage);
+    output_.AnswerBroadcast(request, absl::UnavailableError("the store is away: only this core's edges have it"));
+    return;
+  }
+  if (publications_.Full()) {
+    ++counters_.broadcasts_refused;
+    output_.AnswerBroadcast(request, absl::ResourceExhaustedError("too many messages wait for the store"));
+    return;
+  }
+  ++counters_.messages_published;
+  const link::v1::BusEnvelope& envelope =
+      publications_.AddMessage(now.steady, request, room_id, MessageFrame(data_json));
+  store_.Publish(envelope.sequence(), envelope, MessageCopy(options_.incarnation, room_id, data_json));
+}
+
+void Hub::State::OnPublished(Now /*now*/, uint64_t id, bool ok) {
+  const auto request = publications_.TakeRequest(id);
+  if (!request) return;
+  if (ok) {
+    output_.AnswerBroadcast(*request, absl::OkStatus());
+    return;
+  }
+  DeliverOverdue(id);
+  output_.AnswerBroadcast(*request, absl::UnavailableError("the store is away: only this core's edges have it"));
+}
+
+void Hub::State::DeliverOverdue(uint64_t through) {
+  for (const auto* oldest = publications_.Oldest(); oldest != nullptr && oldest->sequence() <= through;
+       oldest = publications_.Oldest()) {
+    ++counters_.delivered_locally;
+    DeliverMessage(oldest->message());
+    publications_.PopOldest();
+  }
+}
+
+void Hub::State::DeliverMessage(const link::v1::RoomMessage& message) {
+  fanout_.ToRoom(message.room_id(), message.text(), Fanout::Kind::kMessage);
+}
+
+void Hub::State::OnBus(const link::v1::BusEnvelope& envelope) {
+  if (envelope.has_presence_changed()) return OnPresenceChanged(envelope.presence_changed());
+  if (envelope.core() == options_.incarnation) {
+    const uint64_t sequence = envelope.sequence();
+    if (sequence <= publications_.delivered_through()) {
+      ++counters_.loopback_duplicates;
+      return;
+    }
+    // What was published before this and is not back was lost on the way: the bus keeps order.
+    DeliverOverdue(sequence - 1);
+    if (const auto* oldest = publications_.Oldest(); oldest != nullptr && oldest->sequence() == sequence) {
+      publications_.PopOldest();
+    }
+    publications_.DeliveredThrough(sequence);
+  }
+  if (envelope.has_message()) {
+    ++counters_.messages_from_bus;
+    DeliverMessage(envelope.message());
+  } else if (envelope.has_typing()) {
+    ++counters_.typing_from_bus;
+    fanout_.ToRoom(envelope.typing().room_id(), TypingFrame(envelope.typing()), Fanout::Kind::kVolatile);
+  }
+}
+
+absl::Status Hub::State::OnTyping(Link& link, const link::v1::TypingStarted& typing) {
+  if (ConnectionId::Unpack(typing.connection()).shard != link.shard->key.shard) {
+    return absl::InvalidArgumentError("a connection of another shard");
+  }
+  if (!IsValidId(typing.room_id())) return absl::InvalidArgumentError("an id out of bounds");
+  if (typing.kind() != link::v1::ROOM_KIND_CHANNEL && typing.kind() != link::v1::ROOM_KIND_DM) {
+    return absl::InvalidArgumentError("a room of no kind");
+  }
+  const ConnectionIndex index = link.shard->Find(typing.connection(), connections_.records());
+  if (index == kNoConnection) {
+    ++counters_.late_events;
+    return absl::OkStatus();
+  }
+  if (ledger_.store_up() && publications_.FullForVolatile()) return absl::OkStatus();
+  const User& user = connections_.user(connections_[index]);
+  link::v1::RoomTyping body;
+  body.set_room_id(typing.room_id());
+  body.set_kind(typing.kind());
+  body.set_user_id(user.id);
+  body.set_username(user.username);
+  if (!ledger_.store_up()) {
+    ++counters_.delivered_locally;
+    fanout_.ToRoom(body.room_id(), TypingFrame(body), Fanout::Kind::kVolatile);
+    return absl::OkStatus();
+  }
+  store_.SetTyping(body.room_id(), body.user_id(), body.username());
+  link::v1::BusEnvelope envelope = publications_.NewVolatile();
+  *envelope.mutable_typing() = std::move(body);
+  store_.Publish(envelope.sequence(), envelope, {});
+  return absl::OkStatus();
+}
+
+// ---------------------------------------------------------------------------------------------------------- presence
+
+void Hub::State::OnPresenceChanged(const link::v1::PresenceChanged& changed) {
+  const uint64_t last = recent_.VersionOf(changed.user_id());
+  // The same version again is either a duplicate or, with rooms in the entries, a mere join.
+  const bool is_join = options_.scope == PresenceScope::kRooms && changed.version() == last;
+  if (changed.version() < last || (changed.version() == last && !is_join)) return;
+  change_.user_id = changed.user_id();
+  change_.username = changed.username();
+  change_.status = changed.status();
+  change_.version = changed.version();
+  change_.changed_ms = changed.changed_ms();
+  change_.room_ids.assign(changed.room_ids().begin(), changed.room_ids().end());
+  DeliverChange(change_, nullptr);
+}
+
+void Hub::State::DeliverChange(const Change& change, Link* only) {
+  if (only == nullptr) {
+    ++counters_.presence_changes;
+    recent_.Delivered(change.user_id, change.version);
+    if (User* user = connections_.FindUser(change.user_id); user != nullptr && change.version >= user->known_version) {
+      user->known_version = change.version;
+      user->known_status = static_cast<uint8_t>(change.status);
+    }
+  }
+  if (options_.scope == PresenceScope::kRooms) FindRooms(change.room_ids);
+  const std::string timestamp = FormatTimestamp(FromUnixMillis(change.changed_ms));
+  const std::string text = PresenceFrame({change.user_id, change.username, StatusName(change.status), timestamp});
+  const PresenceDelivery delivery{change.user_id, change.version, text};
+  if (options_.scope == PresenceScope::kRooms) {
+    fanout_.ToRooms(found_rooms_, delivery, only);
+  } else if (only != nullptr) {
+    fanout_.ToEveryone(*only, delivery);
+  } else {
+    fanout_.ToEveryone(delivery);
+  }
+}
+
+void Hub::State::FindRooms(absl::Span<const std::string_view> room_ids) {
+  found_rooms_.clear();
+  for (const std::string_view room_id : room_ids) {
+    if (const auto room = rooms_.Find(room_id); room) found_rooms_.push_back(*room);
+  }
+}
+
+// --------------------------------------------------------------------------------------------------------- change log
+
+void Hub::State::ReadMissed() {
+  const auto read = [this](MissedChanges& missed) {
+    if (missed.since == 0 || missed.read != 0) return;
+    missed.read = ++last_read_;
+    store_.ReadChanges(missed.read, LessOverlap(missed.since));
+  };
+  read(missed_);
+  for (auto& [id, link] : links_) read(link.missed);
+}
+
+void Hub::State::OnChangesRead(Now now, uint64_t id, const absl::StatusOr<ChangeLog>& log) {
+  MissedChanges* missed = id == missed_.read ? &missed_ : nullptr;
+  Link* reader = nullptr;
+  for (auto& [link_id, link] : links_) {
+    if (link.missed.read != id) continue;
+    missed = &link.missed;
+    reader = &link;
+  }
+  if (missed == nullptr || id == 0) return;
+  missed->read = 0;
+  if (!log.ok()) {
+    read_again_at_ = now.steady + kReadAgainAfter;
+    return;
+  }
+  missed->since = 0;
+  Heal(*log, reader);
+}
+
+void Hub::State::Heal(const ChangeLog& log, Link* reader) {
+  for (const StoredChange& stored : log.changes) {
+    const uint64_t delivered = recent_.VersionOf(stored.presence.user_id);
+    if (reader == nullptr) {
+      if (stored.presence.version <= delivered) continue;
+    } else {
+      // The bus may have been faster: a newer change must not be followed by this one.
+      if (stored.presence.version < delivered) continue;
+      if (log.complete && stored.presence.version <= reader->watermark) continue;
+      // Told already, after Hello. (Not so sure in room scope: then the rooms may not have been bound yet.)
+      if (options_.scope == PresenceScope::kEveryone && stored.presence.version == delivered &&
+          delivered > reader->heard_from) {
+        continue;
+      }
+    }
+    change_.user_id = stored.presence.user_id;
+    change_.username = stored.presence.username;
+    change_.status = stored.presence.status;
+    change_.version = stored.presence.version;
+    change_.changed_ms = stored.changed_ms;
+    change_.room_ids.assign(stored.room_ids.begin(), stored.room_ids.end());
+    DeliverChange(change_, reader);
+  }
+}
+
+// ------------------------------------------------------------------------------------------------------------ outside
+
+void Hub::State::OnOutsideMessage(Now now, std::string_view text) {
+  if (text.starts_with(kCopyPrefix)) return;
+  const absl::StatusOr<std::string> room_id = outside_.ReadRoomId(text);
+  if (!room_id.ok()) return DroppedOutside(now, "message:broadcast", room_id.status());
+  ++counters_.messages_from_outside;
+  fanout_.ToRoom(*room_id, text, Fanout::Kind::kMessage);
+}
+
+void Hub::State::OnOutsidePresence(Now now, std::string_view text) {
+  if (text.starts_with(kCopyPrefix)) return;
+  const absl::StatusOr<OutsidePresence> presence = outside_.ReadPresence(text);
+  if (!presence.ok()) return DroppedOutside(now, "presence:updates", presence.status());
+  ++counters_.presence_from_outside;
+  const std::string frame =
+      PresenceFrame({presence->user_id, presence->username, presence->status, presence->timestamp});
+  const PresenceDelivery delivery{presence->user_id, 0, frame};
+  if (options_.scope == PresenceScope::kEveryone) return fanout_.ToEveryone(delivery);
+  found_rooms_.clear();
+  const User* user = connections_.FindUser(presence->user_id);
+  for (ConnectionIndex device = user == nullptr ? kNoConnection : user->first_live; device != kNoConnection;
+       device = connections_[device].next_of_user) {
+    const auto& rooms = connections_[device].rooms;
+    found_rooms_.insert(found_rooms_.end(), rooms.begin(), rooms.end());
+  }
+  fanout_.ToRooms(found_rooms_, delivery, nullptr);
+}
+
+void Hub::State::DroppedOutside(Now now, std::string_view channel, const absl::Status& why) {
+  ++counters_.outside_invalid;
+  ++outside_invalid_unreported_;
+  if (now.steady < outside_report_at_) return;
+  outside_report_at_ = now.steady + kOutsideReportEvery;
+  std::string line(channel);
+  line.append(": dropped, since ").append(why.message().data(), why.message().size());
+  line.append("; so many since the last such line: ").append(std::to_string(outside_invalid_unreported_));
+  outside_invalid_unreported_ = 0;
+  Report(now, line);
+}
+
+}  // namespace presence::core

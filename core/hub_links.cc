@@ -1,0 +1,366 @@
+// What shards say on their links.
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "core/hub_state.h"
+
+namespace presence::core {
+namespace {
+
+using link::v1::EdgeEvent;
+
+constexpr uint32_t kProtocol = 1;
+constexpr size_t kEdgeNameBytesMax = 255;
+constexpr uint32_t kTooManyRequests = 429;
+
+absl::Status Broken(const char* what) {
+  return absl::InvalidArgumentError(what);
+}
+
+// Those that the shard keeps until they are acknowledged.
+bool IsSequenced(EdgeEvent::EventCase kind) {
+  switch (kind) {
+    case EdgeEvent::kConnectionOpened:
+    case EdgeEvent::kConnectionClosed:
+    case EdgeEvent::kRoomJoined:
+    case EdgeEvent::kRoomLeft:
+    case EdgeEvent::kStatusChanged:
+      return true;
+    default:
+      return false;
+  }
+}
+
+bool IsDeviceStatus(Status status) {
+  return status == link::v1::STATUS_AWAY || status == link::v1::STATUS_ONLINE;
+}
+
+bool IsOfShard(const Link& link, uint64_t connection) {
+  return ConnectionId::Unpack(connection).shard == link.shard->key.shard;
+}
+
+// Generations of a slot count up and wrap around.
+bool IsNewer(uint64_t connection, uint64_t than) {
+  return static_cast<int32_t>(ConnectionId::Unpack(connection).generation - ConnectionId::Unpack(than).generation) > 0;
+}
+
+}  // namespace
+
+void Hub::State::OnLinkEvent(Now now, LinkId id, const EdgeEvent& event) {
+  ++counters_.events;
+  Link* link = links_.Find(id);
+  if (link == nullptr) {
+    ++counters_.late_events;
+    return;
+  }
+  link->last_event = now.steady;
+  // The link has proven alive after the store's answer: its connections are not remains of an edge that is gone.
+  for (const ConnectionTable::Ref& missing : link->missing) ledger_.Reassert(missing);
+  link->missing.clear();
+  const absl::Status status = OnEvent(now, *link, event);
+  if (!status.ok()) CloseLink(now, *link, status);
+  ledger_.Send(now);
+}
+
+absl::Status Hub::State::OnEvent(Now now, Link& link, const EdgeEvent& event) {
+  if (event.event_case() == EdgeEvent::kHello) return OnHello(now, link, event.hello());
+  if (link.phase == Link::Phase::kNew) return Broken("an event before Hello");
+  const uint64_t sequence = event.sequence();
+  if (IsSequenced(event.event_case())) {
+    if (sequence <= link.last_sequence) return Broken("sequences must count up");
+    link.last_sequence = sequence;
+    if (link.first_sequence == 0) link.first_sequence = sequence;
+  }
+  switch (event.event_case()) {
+    case EdgeEvent::kConnectionDeclared:
+      return OnDeclared(now, link, event.connection_declared());
+    case EdgeEvent::kResyncDone:
+      return OnResyncDone(link);
+    case EdgeEvent::kConnectionOpened:
+      return OnOpened(now, link, sequence, event.connection_opened());
+    case EdgeEvent::kConnectionClosed:
+      return OnClosed(link, sequence, event.connection_closed());
+    case EdgeEvent::kRoomJoined:
+      return OnJoined(link, sequence, event.room_joined());
+    case EdgeEvent::kRoomLeft:
+      return OnLeft(link, sequence, event.room_left());
+    case EdgeEvent::kStatusChanged:
+      return OnStatusChanged(link, sequence, event.status_changed());
+    case EdgeEvent::kTypingStarted:
+      return OnTyping(link, event.typing_started());
+    case EdgeEvent::kActivityReported:
+      return OnActivity(now, link, event.activity_reported());
+    case EdgeEvent::kHeartbeat:
+      return absl::OkStatus();
+    default:
+      // Of a later release. One that awaits its acknowledgement gets it.
+      ++counters_.late_events;
+      link.last_sequence = std::max(link.last_sequence, sequence);
+      return absl::OkStatus();
+  }
+}
+
+absl::Status Hub::State::OnHello(Now now, Link& link, const link::v1::Hello& hello) {
+  if (link.phase != Link::Phase::kNew) return Broken("Hello twice");
+  if (hello.protocol() != kProtocol) return absl::FailedPreconditionError("only protocol 1 is spoken here");
+  if (hello.incarnation() == 0 || hello.attach() == 0 || hello.shard() >= (1u << ConnectionId::kShardBits) ||
+      hello.edge().size() > kEdgeNameBytesMax) {
+    return Broken("Hello out of bounds");
+  }
+  const ShardKey key{hello.incarnation(), hello.shard()};
+  Shard* shard = connections_.FindShard(key);
+  if (shard == nullptr) {
+    shard = &connections_.AddShard(key);
+  } else if (hello.attach() <= shard->attach) {
+    return absl::FailedPreconditionError("a higher attach of this shard is known");
+  } else if (shard->link != nullptr) {
+    ++counters_.links_superseded;
+    CloseLink(now, *shard->link, absl::FailedPreconditionError("superseded by a higher attach of this shard"));
+  }
+  shard->edge = hello.edge();
+  shard->attach = hello.attach();
+  shard->link = &link;
+  rooms_.ForgetHandles(shard->index);
+  link.shard = shard;
+  link.phase = Link::Phase::kResync;
+  link.watermark = hello.presence_watermark();
+  link.heard_from = recent_.watermark();
+  link::v1::Welcome& welcome = *links_.Command(link).mutable_welcome();
+  welcome.set_core(options_.core_name);
+  welcome.set_incarnation(options_.incarnation);
+  welcome.set_presence_watermark(recent_.watermark());
+  return absl::OkStatus();
+}
+
+absl::Status Hub::State::OnDeclared(Now now, Link& link, const link::v1::ConnectionDeclared& declared) {
+  if (link.phase != Link::Phase::kResync) return Broken("ConnectionDeclared after ResyncDone");
+  if (!IsOfShard(link, declared.connection())) return Broken("a connection of another shard");
+  if (!IsValidId(declared.user_id())) return Broken("an id out of bounds");
+  if (!IsDeviceStatus(declared.status())) return Broken("a status that no device has");
+  if (!std::all_of(declared.room_ids().begin(), declared.room_ids().end(), IsValidId)) {
+    return Broken("an id out of bounds");
+  }
+  Shard& shard = *link.shard;
+  ConnectionIndex index = shard.InSlot(ConnectionId::Unpack(declared.connection()).slot);
+  if (index != kNoConnection && (connections_[index].id != declared.connection() ||
+                                 connections_.user(connections_[index]).id != declared.user_id())) {
+    CloseConnection(shard, index, 0);
+    index = kNoConnection;
+  }
+  if (index == kNoConnection) {
+    index = connections_.Open(shard, declared.connection(), declared.user_id(), declared.username());
+  }
+  Connection& connection = connections_[index];
+  connections_.user(connection).username = declared.username();
+  connection.attach = shard.attach;
+  connection.status = static_cast<uint8_t>(declared.status());
+  connection.last_frame = now.steady - std::chrono::milliseconds(declared.silent_ms());
+  Rebind(link, index, declared.room_ids());
+  ledger_.Changed(index, 0);  // even if only the attach is new: the fence moves up
+  return absl::OkStatus();
+}
+
+void Hub::State::Rebind(Link& link, ConnectionIndex index,
+                        const google::protobuf::RepeatedPtrField<std::string>& room_ids) {
+  const auto before = connections_[index].rooms;
+  connections_[index].rooms.clear();
+  for (const std::string& room_id : room_ids) {
+    if (!connections_.InRoom(index, room_id)) Bind(link, index, connections_.Join(index, room_id), 0);
+  }
+  // Left behind last, so that a room that stays is not made anew.
+  for (const RoomIndex room : before) rooms_.RemoveMember(room, link.shard->index);
+}
+
+absl::Status Hub::State::OnResyncDone(Link& link) {
+  if (link.phase != Link::Phase::kResync) return Broken("ResyncDone twice");
+  link.phase = Link::Phase::kLive;
+  ++counters_.resyncs;
+  Shard& shard = *link.shard;
+  for (uint32_t slot = 0; slot < shard.slots_end(); ++slot) {
+    const ConnectionIndex index = shard.InSlot(slot);
+    if (index != kNoConnection && connections_[index].attach != shard.attach) CloseConnection(shard, index, 0);
+  }
+  link.missed.since = link.watermark;
+  if (ledger_.store_up()) ReadMissed();
+  return absl::OkStatus();
+}
+
+absl::Status Hub::State::OnOpened(Now now, Link& link, uint64_t sequence, const link::v1::ConnectionOpened& opened) {
+  if (!IsOfShard(link, opened.connection())) return Broken("a connection of another shard");
+  if (!IsValidId(opened.user_id())) return Broken("an id out of bounds");
+  Shard& shard = *link.shard;
+  const ConnectionIndex owner = shard.InSlot(ConnectionId::Unpack(opened.connection()).slot);
+  if (owner != kNoConnection) {
+    if (connections_[owner].id == opened.connection()) {
+      ledger_.Repeated(owner, sequence);
+      AwaitConfirmation(link, connections_.records().RefTo(owner), sequence);
+      return absl::OkStatus();
+    }
+    if (!IsNewer(opened.connection(), connections_[owner].id)) {
+      ++counters_.late_events;
+      return absl::OkStatus();
+    }
+    CloseConnection(shard, owner, 0);  // its end was not told: the slot has a new owner
+  }
+  const ConnectionIndex index = connections_.Open(shard, opened.connection(), opened.user_id(), opened.username());
+  connections_[index].last_frame = now.steady;
+  ledger_.Changed(index, sequence);
+  AwaitConfirmation(link, connections_.records().RefTo(index), sequence);
+  return absl::OkStatus();
+}
+
+absl::Status Hub::State::OnClosed(Link& link, uint64_t sequence, const link::v1::ConnectionClosed& closed) {
+  if (!IsOfShard(link, closed.connection())) return Broken("a connection of another shard");
+  if (!IsValidId(closed.user_id())) return Broken("an id out of bounds");
+  const ConnectionIndex index = link.shard->Find(closed.connection(), connections_.records());
+  if (index != kNoConnection) {
+    const ConnectionTable::Ref record = connections_.records().RefTo(index);
+    CloseConnection(*link.shard, index, sequence);
+    AwaitConfirmation(link, record, sequence);
+  } else {
+    // Known to another core before, perhaps: whatever is in the store must go.
+    const ConnectionIndex unknown = connections_.AddClosed(*link.shard, closed.connection(), closed.user_id());
+    const ConnectionTable::Ref record = connections_.records().RefTo(unknown);
+    ledger_.Changed(unknown, sequence);
+    AwaitConfirmation(link, record, sequence);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Hub::State::OnJoined(Link& link, uint64_t sequence, const link::v1::RoomJoined& joined) {
+  if (!IsOfShard(link, joined.connection())) return Broken("a connection of another shard");
+  if (!IsValidId(joined.room_id())) return Broken("an id out of bounds");
+  const ConnectionIndex index = link.shard->Find(joined.connection(), connections_.records());
+  if (index == kNoConnection) {
+    ++counters_.late_events;
+    return absl::OkStatus();
+  }
+  if (connections_.InRoom(index, joined.room_id())) {
+    Bind(link, index, *rooms_.Find(joined.room_id()), sequence);
+    if (options_.scope == PresenceScope::kRooms) {
+      ledger_.Repeated(index, sequence);
+      AwaitConfirmation(link, connections_.records().RefTo(index), sequence);
+    }
+    return absl::OkStatus();
+  }
+  if (connections_[index].rooms.size() >= options_.rooms_per_connection_max) {
+    ++counters_.joins_refused;
+    link::v1::Refuse& refuse = *links_.Command(link).mutable_refuse();
+    refuse.set_reply_to(sequence);
+    refuse.set_code(kTooManyRequests);
+    refuse.set_error("Too many subscriptions");
+    return absl::OkStatus();
+  }
+  Bind(link, index, connections_.Join(index, joined.room_id()), sequence);
+  RoomsChanged(link, index, sequence);
+  return absl::OkStatus();
+}
+
+absl::Status Hub::State::OnLeft(Link& link, uint64_t sequence, const link::v1::RoomLeft& left) {
+  if (!IsOfShard(link, left.connection())) return Broken("a connection of another shard");
+  if (!IsValidId(left.room_id())) return Broken("an id out of bounds");
+  const ConnectionIndex index = link.shard->Find(left.connection(), connections_.records());
+  if (index == kNoConnection) {
+    ++counters_.late_events;
+    return absl::OkStatus();
+  }
+  const bool was_in = connections_.Leave(index, left.room_id());
+  link::v1::Unbind& unbind = *links_.Command(link).mutable_unbind();
+  unbind.set_connection(left.connection());
+  unbind.set_room_id(left.room_id());
+  unbind.set_reply_to(sequence);
+  if (was_in) {
+    RoomsChanged(link, index, sequence);
+  } else if (options_.scope == PresenceScope::kRooms) {
+    ledger_.Repeated(index, sequence);
+    AwaitConfirmation(link, connections_.records().RefTo(index), sequence);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Hub::State::OnStatusChanged(Link& link, uint64_t sequence, const link::v1::StatusChanged& changed) {
+  if (!IsOfShard(link, changed.connection())) return Broken("a connection of another shard");
+  if (!IsDeviceStatus(changed.status())) return Broken("a status that no device has");
+  const ConnectionIndex index = link.shard->Find(changed.connection(), connections_.records());
+  if (index == kNoConnection) {
+    ++counters_.late_events;
+    return absl::OkStatus();
+  }
+  Connection& connection = connections_[index];
+  if (connection.device_status() == changed.status()) {
+    ledger_.Repeated(index, sequence);
+  } else {
+    connection.status = static_cast<uint8_t>(changed.status());
+    ledger_.Changed(index, sequence);
+  }
+  AwaitConfirmation(link, connections_.records().RefTo(index), sequence);
+  return absl::OkStatus();
+}
+
+absl::Status Hub::State::OnActivity(Now now, Link& link, const link::v1::ActivityReported& activity) {
+  const auto collect = [&](const google::protobuf::RepeatedField<uint64_t>& ids, std::vector<ConnectionIndex>& out) {
+    out.clear();
+    for (const uint64_t id : ids) {
+      if (!IsOfShard(link, id)) return false;
+      const ConnectionIndex index = link.shard->Find(id, connections_.records());
+      if (index == kNoConnection) {
+        ++counters_.late_events;
+        continue;
+      }
+      connections_[index].last_frame = now.steady;
+      out.push_back(index);
+    }
+    return true;
+  };
+  if (!collect(activity.alive(), alive_) || !collect(activity.pinged(), pinged_)) {
+    return Broken("a connection of another shard");
+  }
+  ledger_.Refresh(link.id, alive_, pinged_);
+  return absl::OkStatus();
+}
+
+void Hub::State::Bind(Link& link, ConnectionIndex index, RoomIndex room, uint64_t reply_to) {
+  link::v1::Bind& bind = *links_.Command(link).mutable_bind();
+  bind.set_connection(connections_[index].id);
+  bind.set_room_id(rooms_.id(room));
+  bind.set_handle(rooms_.HandleOf(room, link.shard->index));
+  bind.set_reply_to(reply_to);
+}
+
+void Hub::State::CloseConnection(Shard& shard, ConnectionIndex index, uint64_t sequence) {
+  connections_[index].attach = shard.attach;
+  connections_.Close(index);
+  ledger_.Changed(index, sequence);
+}
+
+void Hub::State::AwaitConfirmation(Link& link, ConnectionTable::Ref record, uint64_t sequence) {
+  const PresenceLedger::Await await{sequence, record};
+  if (!ledger_.Confirmed(await)) link.awaiting.push_back(await);
+}
+
+void Hub::State::RoomsChanged(Link& link, ConnectionIndex index, uint64_t sequence) {
+  if (options_.scope != PresenceScope::kRooms) return;  // then entries hold no rooms
+  ledger_.Changed(index, sequence);
+  AwaitConfirmation(link, connections_.records().RefTo(index), sequence);
+}
+
+void Hub::State::CloseLink(Now now, Link& link, const absl::Status& why) {
+  output_.CloseLink(link.id, why);
+  DropLink(now, link);
+}
+
+void Hub::State::OnLinkClosed(Now now, LinkId id) {
+  Link* link = links_.Find(id);
+  if (link != nullptr) DropLink(now, *link);
+}
+
+void Hub::State::DropLink(Now now, Link& link) {
+  if (link.shard != nullptr) {
+    link.shard->link = nullptr;
+    link.shard->lost_at = now.steady;
+  }
+  links_.Erase(link.id);
+}
+
+}  // namespace presence::core

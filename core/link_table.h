@@ -1,0 +1,79 @@
+// The links that are up, and what is under way on each.
+//
+// Lives on the hub's thread. Walks in the order of link ids, so that what the hub says has one order. A link belongs to at most one
+// shard, and a shard to at most one link; the pointers between them are kept by whoever changes them (Hub::State).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <vector>
+
+#include "common/time.h"
+#include "core/connection_table.h"
+#include "core/hub.h"
+#include "core/presence_ledger.h"
+
+namespace presence::core {
+
+// What a link or the whole hub has missed of presence, and reads from the change log.
+struct MissedChanges {
+  uint64_t since = 0;  // version from which on; 0: nothing is owed
+  uint64_t read = 0;   // id of the ReadChanges under way; 0: none
+};
+
+struct Link {
+  enum class Phase : uint8_t { kNew, kResync, kLive };  // before Hello; before ResyncDone; after it
+
+  LinkId id;
+  Phase phase = Phase::kNew;
+  Shard* shard = nullptr;       // since Hello
+  SteadyTime last_event;        // by arrival
+  SteadyTime last_command;      // seen at ticks
+  bool spoken = false;          // since the last tick
+  uint64_t last_sequence = 0;   // of the shard's events; applied, but for those in `awaiting`
+  uint64_t first_sequence = 0;  // the first of them on this link
+  uint64_t acknowledged = 0;
+  std::deque<PresenceLedger::Await> awaiting;  // by sequence; bounded by what the shard holds unacknowledged
+  std::vector<ConnectionTable::Ref>
+      missing;              // entries that the store does not have; re-asserted when the link proves alive
+  uint64_t watermark = 0;   // of presence, as the shard said in Hello
+  uint64_t heard_from = 0;  // of presence, here, at Hello: what is newer and delivered went to this link, too
+  MissedChanges missed;
+};
+
+class LinkTable {
+ public:
+  explicit LinkTable(HubOutput& output, HubCounters& counters) : output_(output), counters_(counters) {}
+
+  Link& Add(Now now, LinkId id) {
+    Link& link = links_[id];
+    link.id = id;
+    link.last_event = link.last_command = now.steady;
+    return link;
+  }
+  Link* Find(LinkId id) {
+    const auto found = links_.find(id);
+    return found == links_.end() ? nullptr : &found->second;
+  }
+  void Erase(LinkId id) { links_.erase(id); }
+
+  // A command to be filled in before the next call.
+  link::v1::CoreCommand& Command(Link& link) {
+    link.spoken = true;
+    ++counters_.commands;
+    return output_.AddCommand(link.id);
+  }
+
+  std::map<LinkId, Link>::iterator begin() { return links_.begin(); }
+  std::map<LinkId, Link>::iterator end() { return links_.end(); }
+  size_t size() const { return links_.size(); }
+
+ private:
+  HubOutput& output_;
+  HubCounters& counters_;
+  std::map<LinkId, Link> links_;
+};
+
+}  // namespace presence::core

@@ -1,0 +1,165 @@
+// presence-core: wires the parts together and takes them down again in order.
+//
+//   backend services ──▶ ApiService ─┐                       ┌─▶ RedisStore ──▶ Redis, other cores
+//                                    ├─▶ CoreRuntime (hub) ──┤
+//   edges ◀────────────▶ LinkService ┘        │              └─▶ or MemoryStore: one core alone
+//                                             ▼
+//   Prometheus ────────▶ MetricsServer ◀─ MetricsPage
+
+#include <pthread.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <thread>
+
+#include "common/log.h"
+#include "core/api_service.h"
+#include "core/config.h"
+#include "core/core_runtime.h"
+#include "core/link_service.h"
+#include "core/listeners.h"
+#include "core/memory_store.h"
+#include "core/metrics_page.h"
+#include "core/redis_store.h"
+#include "core/serving_state.h"
+
+namespace presence::core {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+// 5 s for what is under way and 2 s for the calls of each of two servers: below the 10 s that container engines wait before
+// they kill.
+constexpr auto kDrainMax = seconds(5);
+constexpr auto kCallsMax = seconds(2);
+
+uint64_t RandomIncarnation() {
+  std::random_device device;
+  uint64_t number = 0;
+  while (number == 0) number = (uint64_t{device()} << 32) | device();
+  return number;
+}
+
+StoreFactory ChooseStore(const Config& config, uint64_t incarnation) {
+  return [&config, options = config.MakeStoreOptions(incarnation)](asio::io_context& io, StoreListener& listener) {
+    if (!config.in_memory()) {
+      return HostedStore{
+          nullptr, std::make_unique<RedisStore>(io, RedisStoreOptions{options, *config.redis_address(), {}}, listener)};
+    }
+    auto database = std::make_shared<MemoryDatabase>([] { return ReadClocks().wall; });
+    auto store = std::make_unique<MemoryStore>(options, *database, listener);
+    return HostedStore{[database, memory = store.get()] { return memory->RunPending(); }, std::move(store)};
+  };
+}
+
+// SIGTERM and SIGINT reach WaitForStop alone, whatever threads there are.
+sigset_t BlockStopSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  return signals;
+}
+
+// The first signal returns; from then on a further one ends the process at once.
+int WaitForStop(const sigset_t& signals) {
+  int signal = 0;
+  sigwait(&signals, &signal);
+  const auto exit_at_once = [](int) { _exit(1); };
+  std::signal(SIGTERM, exit_at_once);
+  std::signal(SIGINT, exit_at_once);
+  pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
+  return signal;
+}
+
+int Fail(const absl::Status& why) {
+  log::Error("presence-core cannot start: {}", std::string_view(why.message().data(), why.message().size()));
+  return 1;
+}
+
+int Run(const Config& config, const sigset_t& stop_signals) {
+  const uint64_t incarnation = RandomIncarnation();
+
+  ServingState serving;
+  CoreRuntimeOptions options;
+  options.hub = config.MakeHubOptions(incarnation);
+  options.on_store_changed = [&serving](bool up) { serving.SetStoreUp(up); };
+  CoreRuntime runtime(std::move(options), ChooseStore(config, incarnation));
+  ApiService api(runtime);
+  LinkService link(runtime);
+  MetricsPage metrics;
+  AddCoreMetrics(metrics, runtime.metrics(), api.metrics(), link.metrics());
+  runtime.Start();
+
+  SetUpGrpc(config.grpc_reflection);
+  auto api_server = GrpcServer::Listen({"API_LISTEN", config.api_listen, kApiReceiveBytesMax}, api);
+  if (!api_server.ok()) return Fail(api_server.status());
+  auto link_server = GrpcServer::Listen({"LINK_LISTEN", config.link_listen, kLinkReceiveBytesMax}, link);
+  if (!link_server.ok()) return Fail(link_server.status());
+  std::unique_ptr<MetricsServer> metrics_server;
+  if (config.metrics_listen) {
+    auto server = MetricsServer::Listen("METRICS_LISTEN", *config.metrics_listen, metrics);
+    if (!server.ok()) return Fail(server.status());
+    metrics_server = *std::move(server);
+  }
+  serving.Follow((*api_server)->health(), "presence.v1.PresenceService", ServingState::Needs::kStore);
+  serving.Follow((*link_server)->health(), "presence.link.v1.Link", ServingState::Needs::kNothing);
+  log::Info("presence-core is ready: API on {}, link on {}, metrics on {}", (*api_server)->address(),
+            (*link_server)->address(), metrics_server ? metrics_server->address() : "nothing (off)");
+
+  const int signal = WaitForStop(stop_signals);
+  log::Info("presence-core is stopping ({})", strsignal(signal));
+  serving.SetDraining();
+  // civetweb needs up to 2 s to stop: meanwhile.
+  std::thread stop_metrics([&metrics_server] { metrics_server.reset(); });
+  const bool drained = runtime.Drain(kDrainMax);
+  if (!drained) log::Warning("presence-core stops with work undone: the store did not confirm everything in time");
+  (*link_server)->Shutdown(kCallsMax);
+  (*api_server)->Shutdown(kCallsMax);
+  serving.Forget();
+  runtime.Stop();
+  stop_metrics.join();
+  log::Info("presence-core has stopped");
+  return 0;
+}
+
+}  // namespace
+}  // namespace presence::core
+
+int main(int argc, char** argv) {
+  using presence::core::Config;
+
+  for (int i = 1; i < argc; ++i) {
+    if (std::strcmp(argv[i], "--version") == 0) {
+      std::puts("presence-core " PRESENCE_VERSION);
+      return 0;
+    }
+  }
+  Config config;
+  presence::ConfigReader reader(
+      "presence-core",
+      "Rooms, presence and the public gRPC API of the presence service. Edges attach to it; state "
+      "and other cores are reached through Redis.");
+  presence::core::DeclareSettings(reader, config);
+  const auto outcome = reader.Read(argc, argv);
+  if (outcome != presence::ConfigReader::Outcome::kRun) return reader.Explain(outcome);
+
+  const sigset_t stop_signals = presence::core::BlockStopSignals();  // before any thread is started
+  std::signal(SIGPIPE, SIG_IGN);  // hiredis and civetweb write to sockets that may be closed
+  presence::log::Options log_options;
+  log_options.level = config.log_level;
+  presence::log::Start(log_options);
+  presence::log::Info("{} ({}), version {}, core {}", config.service_name, "presence-core", PRESENCE_VERSION,
+                      presence::Escaped(config.core_name));
+  for (const std::string& setting : reader.Changed()) presence::log::Info("set: {}", setting);
+  const int code = presence::core::Run(config, stop_signals);
+  presence::log::Stop();
+  return code;
+}

@@ -1,0 +1,145 @@
+// What Redis holds for the service, in memory: the presence of users, the change log, the sweep key, and the bus. It follows
+// the same rules as presence_transition.lua, transition by transition; the differential test holds one against the other.
+//
+// One thread. Deterministic: all containers are ordered, and time comes from the clock that it is given. Several MemoryStores
+// (core/memory_store.h) work on one database as several cores do on one Redis; it must outlive them.
+//
+// Bounded like Redis: what has a TTL is dropped when its time has passed, and the change log is trimmed by the sweep.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "common/time.h"
+#include "core/store.h"
+
+namespace presence::core {
+
+enum class BusChannel : uint8_t { kBus, kMessageBroadcast, kPresenceUpdates };
+
+struct Publication {
+  BusChannel channel = BusChannel::kBus;
+  link::v1::BusEnvelope envelope;  // kBus
+  std::string text;                // the others
+};
+
+class BusSubscriber {
+ public:
+  virtual ~BusSubscriber() = default;
+  // Called from inside the publishing call: only to be queued.
+  virtual void OnPublication(std::shared_ptr<const Publication> publication) = 0;
+};
+
+class MemoryDatabase {
+ public:
+  explicit MemoryDatabase(std::function<WallTime()> clock);
+  MemoryDatabase(const MemoryDatabase&) = delete;
+  MemoryDatabase& operator=(const MemoryDatabase&) = delete;
+
+  // --- what stores do; see core/store.h for the meaning.
+  WriteResult Write(const StoreOptions& options, const PresenceWrite& write);
+  bool Refresh(const StoreOptions& options, const RefreshEntry& entry);  // false: missing
+  void Sweep(const StoreOptions& options, int users_max);
+  void SetTyping(const StoreOptions& options, std::string_view room_id, std::string_view user_id,
+                 std::string_view username);
+  void Publish(const link::v1::BusEnvelope& envelope, std::string_view outside);
+  StoredPresence GetPresence(std::string_view user_id);
+  PresencePage ListPresence(std::string_view after_user_id, uint32_t limit);
+  ChangeLog ReadChanges(const StoreOptions& options, uint64_t since_version);
+
+  // Every subscriber hears every publication, in the order in which they subscribed.
+  void Subscribe(BusSubscriber* subscriber);
+  void Unsubscribe(BusSubscriber* subscriber);
+
+  bool swept() const { return sweep_.has_value(); }
+  uint64_t run() const { return run_; }
+  WallTime now() const { return clock_(); }
+
+  // --- what happens to a Redis, and what other services do with it.
+  void Wipe();                                                            // restarted without its data
+  void Restart() { ++run_; }                                              // restarted with its data
+  void SetPresenceText(std::string_view user_id, std::string_view text);  // somebody's SET presence:{user_id}
+  void PublishOutside(BusChannel channel, std::string_view text);
+
+  // --- for tests. Drops what has outlived its TTL (every call above does that first) and names the keys.
+  std::vector<std::string> DropLapsed();
+  // Every key as Redis would hold it, in a readable form: "string ttl VALUE", "hash ttl FIELD=VALUE ...", "zset MEMBER=SCORE ...". Without the run
+  // in presence.sweep, which a Redis names in another way.
+  std::map<std::string, std::string> Dump();
+  // Seconds that presence:{user_id} still has to live; nothing when it is not there or lives for ever.
+  std::optional<int64_t> PresenceTtl(std::string_view user_id);
+
+ private:
+  // An entry, or, with the status UNSPECIFIED, the tombstone of one.
+  struct Entry {
+    uint64_t attach = 0;
+    int64_t deadline_ms = 0;
+    Status status = link::v1::STATUS_UNSPECIFIED;
+    std::set<std::string, std::less<>> room_ids;
+  };
+  struct User {
+    std::map<std::string, Entry, std::less<>> entries;  // by ConnectionName
+    Status status = link::v1::STATUS_UNSPECIFIED;       // UNSPECIFIED: nothing known, or lost
+    uint64_t version = 0;
+    std::string username;
+    std::string connection_name;
+    int64_t last_seen_ms = 0;
+    int64_t changed_ms = 0;
+    Status held = link::v1::STATUS_UNSPECIFIED;
+    int64_t held_until_ms = 0;
+  };
+  struct SweepState {
+    int64_t at_ms = 0;
+    uint64_t run = 0;
+    int64_t quiet_until_ms = 0;
+    uint64_t began_us = 0;  // since when the change log is whole
+  };
+  struct Text {
+    std::string value;
+    std::optional<int64_t> expires_ms;
+  };
+  struct Time {
+    uint64_t us = 0;
+    int64_t ms = 0;
+  };
+  using RoomSet = std::set<std::string, std::less<>>;
+  using Users = std::map<std::string, User, std::less<>>;
+
+  Time ReadClock() const;
+  bool Quiet(const StoreOptions& options, Time now) const;
+  int64_t QuietUntil(const StoreOptions& options, Time now) const;
+  static RoomSet RoomsOf(const User& user);
+  void DropExpired(Time now, bool quiet, User* user);
+  WriteResult Settle(const StoreOptions& options, Time now, std::string_view user_id, User* user, Status previous,
+                     const RoomSet& rooms_before);
+  void StorePresenceText(const StoreOptions& options, Time now, std::string_view user_id, const User& user);
+  void PublishChange(std::string_view user_id, const User& user, const RoomSet& rooms);
+  void Announce(Publication publication);
+  void SetDeadline(std::string_view user_id, const User& user);
+  void SetExpiry(const std::string& key, std::optional<int64_t> expires_ms);
+  StoredPresence Present(std::string_view user_id, const User& user) const;
+
+  std::function<WallTime()> clock_;
+  uint64_t run_ = 1;
+  Users users_;
+  std::map<std::string, int64_t, std::less<>> deadlines_;
+  std::set<std::pair<int64_t, std::string>> deadlines_in_order_;
+  std::set<std::string, std::less<>> online_;
+  std::map<std::string, uint64_t, std::less<>> changes_;
+  std::set<std::pair<uint64_t, std::string>> changes_in_order_;
+  std::optional<SweepState> sweep_;
+  std::map<std::string, std::string, std::less<>> texts_;  // presence:{user_id} and typing:{room_id}:{user_id}
+  std::map<std::string, int64_t, std::less<>> expiries_;   // of texts and of the hashes of gone users, by key
+  std::set<std::pair<int64_t, std::string>> expiries_in_order_;
+  std::vector<BusSubscriber*> subscribers_;
+};
+
+}  // namespace presence::core

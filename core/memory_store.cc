@@ -1,0 +1,229 @@
+#include "core/memory_store.h"
+
+#include <utility>
+#include <vector>
+
+namespace presence::core {
+namespace {
+
+constexpr char kUnavailable[] = "the store is away";
+
+// A PresenceWrite that owns what it names.
+struct OwnedWrite {
+  explicit OwnedWrite(const PresenceWrite& write)
+      : fields(write),
+        user_id(write.user_id),
+        username(write.username),
+        rooms(write.room_ids.begin(), write.room_ids.end()) {}
+
+  PresenceWrite fields;
+  std::string user_id, username;
+  std::vector<std::string> rooms;
+
+  template <typename Use>
+  WriteResult With(Use use) const {
+    const std::vector<std::string_view> room_ids(rooms.begin(), rooms.end());
+    PresenceWrite write = fields;
+    write.user_id = user_id;
+    write.username = username;
+    write.room_ids = room_ids;
+    return use(write);
+  }
+};
+
+struct OwnedRefresh {
+  RefreshEntry fields;
+  std::string user_id;
+};
+
+}  // namespace
+
+MemoryStore::MemoryStore(StoreOptions options, MemoryDatabase& database, StoreListener& listener)
+    : options_(options), database_(database), listener_(listener), last_run_(database.run()) {
+  database_.Subscribe(this);
+  GoUp();
+}
+
+MemoryStore::~MemoryStore() {
+  database_.Unsubscribe(this);
+}
+
+bool MemoryStore::RunPending() {
+  GiveUpStalled();
+  size_t count = pending_.size();
+  const bool any = count > 0;
+  for (; count > 0 && !pending_.empty(); --count) {
+    const Pending pending = std::move(pending_.front());
+    pending_.pop_front();
+    if (pending.tell) pending.tell();
+  }
+  return any;
+}
+
+void MemoryStore::SetReachable(bool reachable) {
+  if (reachable == reachable_) return;
+  reachable_ = reachable;
+  if (!reachable && up_) GoDown("unreachable");
+  if (reachable && !frozen_) GoUp();
+}
+
+void MemoryStore::SetFrozen(bool frozen) {
+  if (frozen == frozen_) return;
+  frozen_ = frozen;
+  if (frozen) return;
+  for (auto& run : std::exchange(abandoned_, {})) run();
+  // What the calls below publish comes behind what was published during the stall.
+  for (auto& publication : std::exchange(heard_, {})) OnPublication(std::move(publication));
+  for (Waiting& waiting : std::exchange(waiting_, {})) Queue(waiting.run());
+  if (!up_ && reachable_) GoUp();
+}
+
+void MemoryStore::Write(const PresenceWrite& write) {
+  Call(
+      [this, owned = OwnedWrite(write)] {
+        const WriteResult result = owned.With([this](const PresenceWrite& w) { return database_.Write(options_, w); });
+        const uint64_t id = owned.fields.id;
+        return Pending{[this, id, result] { listener_.OnWritten(id, result); },
+                       [this, id] { listener_.OnWritten(id, WriteResult{}); }};
+      },
+      [this, id = write.id] { listener_.OnWritten(id, WriteResult{}); });
+}
+
+void MemoryStore::Refresh(uint64_t id, absl::Span<const RefreshEntry> entries) {
+  std::vector<OwnedRefresh> owned;
+  owned.reserve(entries.size());
+  for (const RefreshEntry& entry : entries) owned.push_back({entry, std::string(entry.user_id)});
+  Call(
+      [this, id, owned = std::move(owned)] {
+        std::vector<uint32_t> missing;
+        for (uint32_t i = 0; i < owned.size(); ++i) {
+          RefreshEntry entry = owned[i].fields;
+          entry.user_id = owned[i].user_id;
+          if (!database_.Refresh(options_, entry)) missing.push_back(i);
+        }
+        return Pending{[this, id, missing = std::move(missing)] { listener_.OnRefreshed(id, missing); }, nullptr};
+      },
+      nullptr);
+}
+
+void MemoryStore::Sweep(int users_max) {
+  Call(
+      [this, users_max] {
+        database_.Sweep(options_, users_max);
+        return Pending{};
+      },
+      nullptr);
+}
+
+void MemoryStore::SetTyping(std::string_view room_id, std::string_view user_id, std::string_view username) {
+  Call(
+      [this, room = std::string(room_id), user = std::string(user_id), name = std::string(username)] {
+        database_.SetTyping(options_, room, user, name);
+        return Pending{};
+      },
+      nullptr);
+}
+
+void MemoryStore::Publish(uint64_t id, const link::v1::BusEnvelope& envelope, std::string_view outside) {
+  Call(
+      [this, id, envelope, outside = std::string(outside)] {
+        database_.Publish(envelope, outside);
+        return Pending{[this, id] { listener_.OnPublished(id, true); },
+                       [this, id] { listener_.OnPublished(id, false); }};
+      },
+      [this, id] { listener_.OnPublished(id, false); });
+}
+
+void MemoryStore::GetPresence(std::string_view user_id, std::function<void(absl::StatusOr<StoredPresence>)> done) {
+  const auto lost = [done] { done(absl::UnavailableError(kUnavailable)); };
+  Call(
+      [this, user = std::string(user_id), done, lost] {
+        return Pending{[done, presence = database_.GetPresence(user)] { done(presence); }, lost};
+      },
+      lost);
+}
+
+void MemoryStore::ListPresence(std::string_view after_user_id, uint32_t limit,
+                               std::function<void(absl::StatusOr<PresencePage>)> done) {
+  const auto lost = [done] { done(absl::UnavailableError(kUnavailable)); };
+  Call(
+      [this, after = std::string(after_user_id), limit, done, lost] {
+        return Pending{[done, page = database_.ListPresence(after, limit)] { done(page); }, lost};
+      },
+      lost);
+}
+
+void MemoryStore::ReadChanges(uint64_t id, uint64_t since_version) {
+  const auto lost = [this, id] { listener_.OnChangesRead(id, absl::UnavailableError(kUnavailable)); };
+  Call(
+      [this, id, since_version, lost] {
+        return Pending{[this, id, log = absl::StatusOr<ChangeLog>(database_.ReadChanges(options_, since_version))] {
+                         listener_.OnChangesRead(id, log);
+                       },
+                       lost};
+      },
+      lost);
+}
+
+void MemoryStore::OnPublication(std::shared_ptr<const Publication> publication) {
+  if (!up_) return;
+  if (frozen_) {
+    heard_.push_back(std::move(publication));
+    return;
+  }
+  Queue({[this, publication = std::move(publication)] {
+           switch (publication->channel) {
+             case BusChannel::kBus:
+               return listener_.OnBus(publication->envelope);
+             case BusChannel::kMessageBroadcast:
+               return listener_.OnOutsideMessage(publication->text);
+             case BusChannel::kPresenceUpdates:
+               return listener_.OnOutsidePresence(publication->text);
+           }
+         },
+         nullptr});
+}
+
+void MemoryStore::Call(std::function<Pending()> run, std::function<void()> lost) {
+  GiveUpStalled();
+  if (!up_) {
+    if (lost) QueueSurely(std::move(lost));
+  } else if (frozen_) {
+    waiting_.push_back({database_.now(), std::move(run), std::move(lost)});
+  } else {
+    // The call's publications are queued by itself, in front of its answer.
+    Queue(run());
+  }
+}
+
+void MemoryStore::GoUp() {
+  const bool lost_state = !database_.swept() || database_.run() != last_run_;
+  last_run_ = database_.run();
+  up_ = true;
+  Queue({[this, lost_state] {
+           told_up_ = true;
+           listener_.OnStoreUp(lost_state);
+         },
+         nullptr});
+}
+
+void MemoryStore::GoDown(std::string_view why) {
+  up_ = false;
+  heard_.clear();
+  std::deque<Pending> dropped = std::exchange(pending_, {});
+  // A listener that has not heard yet that the store was up need not hear that it is not.
+  if (std::exchange(told_up_, false)) QueueSurely([this, why = std::string(why)] { listener_.OnStoreDown(why); });
+  for (Pending& pending : dropped) {
+    if (pending.lost) QueueSurely(std::move(pending.lost));
+  }
+  for (Waiting& waiting : std::exchange(waiting_, {})) {
+    if (waiting.lost) QueueSurely(std::move(waiting.lost));
+    abandoned_.push_back([run = std::move(waiting.run)] { run(); });
+  }
+}
+
+void MemoryStore::GiveUpStalled() {
+  if (!waiting_.empty() && database_.now() - waiting_.front().since >= kAnswerMax) GoDown("no answer within 2 s");
+}
+
+}  // namespace presence::core

@@ -1,0 +1,129 @@
+#include "core/metrics_page.h"
+
+#include <string>
+
+#include "common/log.h"
+
+namespace presence::core {
+namespace {
+
+struct HubCount {
+  const char* name;
+  const char* help;
+  uint64_t HubCounters::*value;
+};
+constexpr HubCount kHubCounts[] = {
+    {"presence_core_events_total", "Events from edges.", &HubCounters::events},
+    {"presence_core_commands_total", "Commands to edges.", &HubCounters::commands},
+    {"presence_core_messages_published_total", "Messages published on the bus by this core.",
+     &HubCounters::messages_published},
+    {"presence_core_messages_from_bus_total", "Messages heard on the bus, of all cores.",
+     &HubCounters::messages_from_bus},
+    {"presence_core_messages_from_outside_total", "Messages of other services on message:broadcast.",
+     &HubCounters::messages_from_outside},
+    {"presence_core_typing_from_bus_total", "Typing indicators heard on the bus.", &HubCounters::typing_from_bus},
+    {"presence_core_presence_changes_total", "Presence changes heard on the bus.", &HubCounters::presence_changes},
+    {"presence_core_presence_from_outside_total", "Presence objects of other services on presence:updates.",
+     &HubCounters::presence_from_outside},
+    {"presence_core_deliveries_total", "Deliveries sent to edge shards: one for each link and message.",
+     &HubCounters::deliveries},
+    {"presence_core_outside_invalid_total", "Dropped from message:broadcast and presence:updates.",
+     &HubCounters::outside_invalid},
+    {"presence_core_loopback_duplicates_total", "Heard on the bus after they were delivered locally.",
+     &HubCounters::loopback_duplicates},
+    {"presence_core_delivered_locally_total", "Delivered among this core's edges because the bus was late or away.",
+     &HubCounters::delivered_locally},
+    {"presence_core_fenced_total", "Writes refused because a later attach had written.", &HubCounters::fenced},
+    {"presence_core_reasserted_total", "Entries written again after the store had lost them.",
+     &HubCounters::reasserted},
+    {"presence_core_resyncs_total", "Declarations of edge shards that were compared and applied.",
+     &HubCounters::resyncs},
+    {"presence_core_links_superseded_total", "Links ended because the shard attached again.",
+     &HubCounters::links_superseded},
+    {"presence_core_links_silent_total", "Links ended because they were silent.", &HubCounters::links_silent},
+    {"presence_core_edges_expired_total", "Shards that did not return within EDGE_GRACE.", &HubCounters::edges_expired},
+    {"presence_core_joins_refused_total", "Joins refused: too many rooms.", &HubCounters::joins_refused},
+    {"presence_core_broadcasts_refused_total", "Broadcasts refused: too many wait for the store.",
+     &HubCounters::broadcasts_refused},
+    {"presence_core_late_events_total", "Events of links and connections that had ended.", &HubCounters::late_events},
+};
+
+struct HubSize {
+  const char* name;
+  const char* help;
+  size_t HubSizes::*value;
+};
+constexpr HubSize kHubSizes[] = {
+    {"presence_core_links", "Attached links.", &HubSizes::links},
+    {"presence_core_shards", "Edge shards known, those within EDGE_GRACE included.", &HubSizes::shards},
+    {"presence_core_connections", "Client connections of those shards.", &HubSizes::connections},
+    {"presence_core_users", "Users with a connection here.", &HubSizes::users},
+    {"presence_core_rooms", "Rooms with a member here.", &HubSizes::rooms},
+    {"presence_core_memberships", "Memberships of connections in rooms.", &HubSizes::memberships},
+    {"presence_core_store_writes_in_flight", "Transitions sent to the store and not answered.",
+     &HubSizes::writes_in_flight},
+    {"presence_core_store_writes_waiting", "Transitions waiting for their turn.", &HubSizes::writes_waiting},
+    {"presence_core_publications_waiting", "Publications not heard back yet.", &HubSizes::publications_waiting},
+};
+
+void AddMethod(MetricsPage& page, const std::string& method, const MethodMetrics& metrics) {
+  page.AddHistogram("presence_core_call_duration_seconds", "Unary calls, from arrival to answer.", &metrics.latency,
+                    {{"method", method}});
+  const char* const name = "presence_core_calls_total";
+  const char* const help =
+      "Unary calls: answered; failed in the store or given up; refused as invalid or over the bound.";
+  page.AddCounter(name, help, &metrics.answered, {{"method", method}, {"outcome", "answered"}});
+  page.AddCounter(name, help, &metrics.failed, {{"method", method}, {"outcome", "failed"}});
+  page.AddCounter(name, help,
+                  [&metrics] { return static_cast<double>(metrics.refused.load(std::memory_order_relaxed)); },
+                  {{"method", method}, {"outcome", "refused"}});
+}
+
+}  // namespace
+
+void AddCoreMetrics(MetricsPage& page, const CoreMetrics& core, const ApiService::Metrics& api,
+                    const LinkService::Metrics& link) {
+  page.AddGauge("presence_core_store_up", "1 while the store answers.", &core.store_up);
+  page.AddCounter("presence_core_store_ups_total", "How often the store came up.", &core.store_ups);
+
+  page.AddCounter("presence_core_links_opened_total", "Attach streams accepted.", &core.links_opened);
+  page.AddCounter("presence_core_links_refused_total", "Attach streams refused: draining, or too many.",
+                  &core.links_refused);
+  page.AddCounter("presence_core_links_dropped_total", "Links dropped because the shard read too slowly.",
+                  &core.links_dropped_over_bound);
+  page.AddGauge("presence_core_links_open", "Attach streams now.", &core.links_open);
+  const std::string bytes = "presence_core_link_bytes_total", bytes_help = "Frames over all links, in bytes.";
+  page.AddCounter(bytes, bytes_help, &core.link_bytes_received, {{"direction", "received"}});
+  page.AddCounter(bytes, bytes_help, &core.link_bytes_sent, {{"direction", "sent"}});
+  const std::string frames = "presence_core_link_frames_total", frames_help = "Frames over all links.";
+  page.AddCounter(frames, frames_help, &core.link_frames_received, {{"direction", "received"}});
+  page.AddCounter(frames, frames_help, &core.link_frames_sent, {{"direction", "sent"}});
+  page.AddGauge("presence_core_link_backlog_bytes", "Gathered for links and not yet written.",
+                &core.link_backlog_bytes);
+  page.AddGauge("presence_core_broadcasts_unanswered", "Broadcasts of the API not answered yet.",
+                &core.broadcasts_unanswered);
+
+  for (const HubSize& size : kHubSizes) {
+    page.AddGauge(size.name, size.help,
+                  [&core, value = size.value] { return static_cast<double>(core.hub().sizes.*value); });
+  }
+  for (const HubCount& count : kHubCounts) {
+    page.AddCounter(count.name, count.help,
+                    [&core, value = count.value] { return static_cast<double>(core.hub().counters.*value); });
+  }
+
+  page.AddHistogram("presence_core_turn_duration_seconds", "Turns of the loop that did something.", &core.turn);
+  AddMethod(page, "GetPresence", api.get_presence);
+  AddMethod(page, "ListPresence", api.list_presence);
+  AddMethod(page, "Broadcast", api.broadcast);
+  AddMethod(page, "link.LookUpPresence", link.look_up_presence);
+  AddMethod(page, "link.ListPresence", link.list_presence);
+
+  page.AddCounter("presence_core_log_lines_dropped_total", "Log lines dropped: the output was too slow.",
+                  [] { return static_cast<double>(log::LinesDropped()); });
+  page.AddCounter("presence_core_log_lines_suppressed_total", "Log lines over the budget of their class.",
+                  [] { return static_cast<double>(log::LinesSuppressed()); });
+  page.AddProcessMetrics();
+}
+
+}  // namespace presence::core

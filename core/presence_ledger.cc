@@ -1,0 +1,256 @@
+#include "core/presence_ledger.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "common/check.h"
+
+namespace presence::core {
+namespace {
+
+// How long a confirmed removal is repeated to a store that has been away: what Redis loses in a crash or a failover is seconds.
+constexpr std::chrono::seconds kRemovalKept{30};
+// A store that is up and refuses a write (read-only, out of memory) is not asked again before.
+constexpr std::chrono::seconds kRetryAfter{1};
+// A shard reports once a second and the store answers within 2 s; more than that for one link means that it stalls, and entries
+// live for a minute without a refresh.
+constexpr std::ptrdiff_t kRefreshesMax = 4;
+
+// The id of a write names the record and the write, so that an answer finds one and recognises the other.
+constexpr uint64_t WriteId(ConnectionIndex index, uint32_t write) {
+  return (uint64_t{write} << 32) | index.value();
+}
+
+void Learn(User& user, const WriteResult& result) {
+  if (result.user_version < user.known_version || result.user_status == link::v1::STATUS_UNSPECIFIED) return;
+  user.known_version = result.user_version;
+  user.known_status = static_cast<uint8_t>(result.user_status);
+}
+
+}  // namespace
+
+PresenceLedger::PresenceLedger(const HubOptions& options, Store& store, ConnectionTable& connections,
+                               const RoomTable& rooms, HubCounters& counters)
+    : options_(options), store_(store), connections_(connections), rooms_(rooms), counters_(counters) {}
+
+void PresenceLedger::Changed(ConnectionIndex index, uint64_t sequence) {
+  Connection& connection = connections_[index];
+  connection.wanted_sequence = std::max(connection.wanted_sequence, sequence);
+  connection.fenced = false;
+  MarkDirty(index);
+  if (!connection.live) BoundRemovals(index);
+}
+
+void PresenceLedger::Repeated(ConnectionIndex index, uint64_t sequence) {
+  Connection& connection = connections_[index];
+  connection.wanted_sequence = std::max(connection.wanted_sequence, sequence);
+  if (connection.dirty) return;
+  // What is in flight, or already confirmed, is all of it.
+  connection.sent_sequence = connection.wanted_sequence;
+  if (connection.write_in_flight == 0) connection.confirmed_sequence = connection.wanted_sequence;
+}
+
+void PresenceLedger::Reassert(ConnectionTable::Ref ref) {
+  if (!connections_.records().Holds(ref)) return;
+  Connection& connection = connections_[ref.index];
+  if (!connection.live || connection.dirty || connection.fenced || connection.write_in_flight != 0) return;
+  connection.reassert = true;
+  MarkDirty(ref.index);
+}
+
+void PresenceLedger::MarkDirty(ConnectionIndex index) {
+  Connection& connection = connections_[index];
+  if (connection.dirty) return;
+  connection.dirty = true;
+  ++dirty_;
+  if (connection.write_in_flight == 0) Queue(index);
+}
+
+void PresenceLedger::BoundRemovals(ConnectionIndex added) {
+  if (connections_.records().size() - connections_.live() <= options_.removals_max) return;
+  if (!kept_.empty()) return ForgetOldestKept();
+  // What is queued will be written soon, what is in flight will be answered.
+  if (sending_ || connections_[added].write_in_flight != 0) return;
+  ++counters_.removals_forgotten;
+  --dirty_;
+  connections_[added].dirty = false;
+  connections_.Forget(added);
+}
+
+void PresenceLedger::StopSending() {
+  sending_ = false;
+  queue_.clear();
+}
+
+void PresenceLedger::StartSending() {
+  queue_.clear();
+  sending_ = true;
+  const ConnectionTable::Slab& records = connections_.records();
+  for (uint32_t i = 0; i < records.end(); ++i) {
+    const ConnectionIndex index(i);
+    if (records.used(index) && connections_[index].dirty && connections_[index].write_in_flight == 0) Queue(index);
+  }
+}
+
+bool PresenceLedger::Confirmed(const Await& await) const {
+  return !connections_.records().Holds(await.record) ||
+         connections_[await.record.index].confirmed_sequence >= await.sequence;
+}
+
+void PresenceLedger::Send(Now now) {
+  if (!sending_) {
+    if (!store_up_ || now.steady < paused_until_) return;
+    StartSending();
+  }
+  while (!queue_.empty() && in_flight_ < options_.writes_in_flight_max) {
+    const ConnectionIndex index = queue_.front();
+    queue_.pop_front();
+    Write(now, index);
+  }
+}
+
+void PresenceLedger::Write(Now now, ConnectionIndex index) {
+  Connection& connection = connections_[index];
+  const User& user = connections_.user(connection);
+  if (++last_write_ == 0) ++last_write_;
+  connection.write_in_flight = last_write_;
+  connection.dirty = false;
+  --dirty_;
+  connection.sent_sequence = connection.wanted_sequence;
+  ++in_flight_;
+
+  PresenceWrite write;
+  write.id = WriteId(index, last_write_);
+  write.key = {connection.incarnation, connection.id};
+  write.attach = connection.attach;
+  write.user_id = user.id;
+  write.username = user.username;
+  if (connection.live) {
+    write.kind = connection.reassert ? PresenceWrite::Kind::kReassert : PresenceWrite::Kind::kAssert;
+    write.status = connection.device_status();
+    write.silent_for =
+        std::max(std::chrono::milliseconds(0),
+                 std::chrono::duration_cast<std::chrono::milliseconds>(now.steady - connection.last_frame));
+    room_ids_.clear();
+    if (options_.scope == PresenceScope::kRooms) {
+      for (const RoomIndex room : connection.rooms) room_ids_.push_back(rooms_.id(room));
+    }
+    write.room_ids = room_ids_;
+    if (connection.reassert) ++counters_.reasserted;
+  } else {
+    write.kind = PresenceWrite::Kind::kRemove;
+  }
+  if (write.kind != PresenceWrite::Kind::kAssert) {
+    write.previous_status = static_cast<Status>(user.known_status);
+    write.previous_version = user.known_version;
+  }
+  connection.reassert = false;
+  store_.Write(write);
+}
+
+void PresenceLedger::OnWritten(Now now, uint64_t id, const WriteResult& result) {
+  const ConnectionIndex index(static_cast<uint32_t>(id));
+  const auto write = static_cast<uint32_t>(id >> 32);
+  if (index.value() >= connections_.records().end() || write == 0) return;
+  Connection& connection = connections_[index];
+  if (connection.write_in_flight != write) return;
+  connection.write_in_flight = 0;
+  --in_flight_;
+  if (result.outcome == WriteResult::Outcome::kUnavailable) {
+    // Whether it was applied is not known; the events that it stood for wait on, with the next write.
+    MarkDirty(index);
+    connection.reassert = true;
+    paused_until_ = now.steady + kRetryAfter;
+    StopSending();
+    return;
+  }
+  connection.confirmed_sequence = connection.sent_sequence;
+  Learn(connections_.user(connection), result);
+  const bool fenced = result.outcome == WriteResult::Outcome::kFenced;
+  if (fenced) ++counters_.fenced;
+  if (connection.dirty) return Queue(index);
+  if (connection.live) {
+    connection.written = !fenced;
+    connection.fenced = fenced;
+  } else if (connection.expired || (fenced && !connection.kept)) {
+    connections_.Forget(index);  // a higher attach has the entry: a repetition would be refused again
+  } else if (!connection.kept) {
+    connection.kept = true;
+    kept_.push_back({index, now.steady + kRemovalKept});
+  }
+}
+
+void PresenceLedger::OnStoreUp(Now now) {
+  store_up_ = true;
+  paused_until_ = now.steady;
+  const ConnectionTable::Slab& records = connections_.records();
+  for (uint32_t i = 0; i < records.end(); ++i) {
+    const ConnectionIndex index(i);
+    if (!records.used(index)) continue;
+    Connection& connection = connections_[index];
+    if (connection.live && connection.fenced) continue;
+    connection.reassert = true;
+    MarkDirty(index);
+  }
+  StartSending();
+}
+
+void PresenceLedger::OnStoreDown() {
+  store_up_ = false;
+  StopSending();
+  refreshes_.clear();  // they are not answered
+}
+
+void PresenceLedger::OnTick(Now now) {
+  // While the store is away nothing is forgotten: what it will have lost lies before its end.
+  while (store_up_ && !kept_.empty() && now.steady >= kept_.front().until) ForgetOldestKept();
+}
+
+void PresenceLedger::ForgetOldestKept() {
+  const ConnectionIndex index = kept_.front().connection;
+  kept_.pop_front();
+  Connection& connection = connections_[index];
+  if (connection.dirty || connection.write_in_flight != 0) {
+    connection.expired = true;
+  } else {
+    connections_.Forget(index);
+  }
+}
+
+void PresenceLedger::Refresh(LinkId link, absl::Span<const ConnectionIndex> alive,
+                             absl::Span<const ConnectionIndex> pinged) {
+  if (!store_up_) return;
+  const auto of_link = std::count_if(refreshes_.begin(), refreshes_.end(),
+                                     [link](const RefreshBatch& batch) { return batch.link == link; });
+  if (of_link >= kRefreshesMax) return;
+  RefreshBatch batch{last_refresh_ + 1, link, {}};
+  refresh_entries_.clear();
+  const auto add = [&](ConnectionIndex index, bool has_pinged) {
+    const Connection& connection = connections_[index];
+    if (!connection.written || connection.dirty || connection.write_in_flight != 0) return;
+    refresh_entries_.push_back(
+        {{connection.incarnation, connection.id}, connection.attach, connections_.user(connection).id, has_pinged});
+    batch.connections.push_back(connections_.records().RefTo(index));
+  };
+  for (const ConnectionIndex index : alive) add(index, false);
+  for (const ConnectionIndex index : pinged) add(index, true);
+  if (refresh_entries_.empty()) return;
+  ++last_refresh_;
+  refreshes_.push_back(std::move(batch));
+  store_.Refresh(last_refresh_, refresh_entries_);
+}
+
+PresenceLedger::MissingEntries PresenceLedger::Refreshed(uint64_t id, absl::Span<const uint32_t> missing) {
+  MissingEntries result;
+  const auto batch = std::find_if(refreshes_.begin(), refreshes_.end(),
+                                  [id](const RefreshBatch& candidate) { return candidate.id == id; });
+  if (batch == refreshes_.end()) return result;
+  result.link = batch->link;
+  for (const uint32_t position : missing) {
+    if (position < batch->connections.size()) result.connections.push_back(batch->connections[position]);
+  }
+  refreshes_.erase(batch);
+  return result;
+}
+
+}  // namespace presence::core

@@ -1,0 +1,118 @@
+// What the store must still be told about connections, and what it has confirmed.
+//
+// Lives on the hub's thread. Each record of ConnectionTable is a desired state; it is *dirty* while the store is not known to
+// agree. Dirty records wait in one queue, first come, first served; at most writes_in_flight_max writes are in flight, at most one for
+// each record. Changes meanwhile coalesce into the next write: the queue never holds a record twice, so it is bounded by
+// the records. Live ones are bounded by the connections; those of closed ones by removals_max: past it, while the store is away,
+// an end is forgotten and left to the sweep.
+//
+// The queue exists while the ledger *sends*: when the store is up and does not refuse. Otherwise dirty records are only marked, and
+// found again by walking over all of them.
+//
+// A record whose write failed stays dirty, and is written as a re-assert: with the user's last known status and version. When the
+// store is back, all live connections are re-asserted that way, and all removals of the last 30 s are repeated.
+//
+// Does not decide who is connected.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <string_view>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "common/time.h"
+#include "core/connection_table.h"
+#include "core/hub.h"
+#include "core/room_table.h"
+#include "core/store.h"
+
+namespace presence::core {
+
+class PresenceLedger {
+ public:
+  // An event of a shard, and the record that stands for it.
+  struct Await {
+    uint64_t sequence = 0;
+    ConnectionTable::Ref record;
+  };
+  struct MissingEntries {
+    LinkId link;
+    std::vector<ConnectionTable::Ref> connections;
+  };
+
+  // All must outlive the ledger.
+  PresenceLedger(const HubOptions& options, Store& store, ConnectionTable& connections, const RoomTable& rooms,
+                 HubCounters& counters);
+
+  // The record has changed, by the shard's event of that number (0: by no event). That of a closed connection may be gone then.
+  void Changed(ConnectionIndex connection, uint64_t sequence);
+  // The record is as it was, but an event says it again: await the confirmation that may still be under way.
+  void Repeated(ConnectionIndex connection, uint64_t sequence);
+  // The store may have lost the entry. Nothing for one that is closed, dirty, or taken over by a higher attach.
+  void Reassert(ConnectionTable::Ref connection);
+
+  // What stands for this event is confirmed by the store. A record that is gone is.
+  bool Confirmed(const Await& await) const;
+
+  // The client of each connection has sent something. One Refresh for those whose entry is in the store, as it should be.
+  void Refresh(LinkId link, absl::Span<const ConnectionIndex> alive, absl::Span<const ConnectionIndex> pinged);
+  // Those of the Refresh that the store does not have. Empty for an answer that is not awaited any more.
+  MissingEntries Refreshed(uint64_t id, absl::Span<const uint32_t> missing);
+
+  void OnStoreUp(Now now);
+  void OnStoreDown();
+  void OnWritten(Now now, uint64_t id, const WriteResult& result);
+  // Ends the memory of old removals.
+  void OnTick(Now now);
+  // Sends what is dirty, as far as the window allows.
+  void Send(Now now);
+
+  bool store_up() const { return store_up_; }
+  size_t in_flight() const { return in_flight_; }
+  size_t dirty() const { return dirty_; }
+
+ private:
+  // A Refresh that is not answered.
+  struct RefreshBatch {
+    uint64_t id = 0;
+    LinkId link;
+    std::vector<ConnectionTable::Ref> connections;
+  };
+  struct KeptRemoval {
+    ConnectionIndex connection;
+    SteadyTime until;
+  };
+
+  void MarkDirty(ConnectionIndex index);
+  void Queue(ConnectionIndex index) {
+    if (sending_) queue_.push_back(index);
+  }
+  void StopSending();
+  void StartSending();
+  void BoundRemovals(ConnectionIndex added);
+  void ForgetOldestKept();
+  void Write(Now now, ConnectionIndex index);
+
+  const HubOptions& options_;
+  Store& store_;
+  ConnectionTable& connections_;
+  const RoomTable& rooms_;
+  HubCounters& counters_;
+
+  bool store_up_ = false;
+  bool sending_ = false;
+  SteadyTime paused_until_;            // after a write that failed although the store is up
+  std::deque<ConnectionIndex> queue_;  // while sending: what is dirty and not in flight
+  size_t dirty_ = 0;
+  size_t in_flight_ = 0;
+  uint32_t last_write_ = 0;
+  std::deque<KeptRemoval> kept_;  // confirmed removals, oldest first
+  std::deque<RefreshBatch> refreshes_;
+  uint64_t last_refresh_ = 0;
+  std::vector<RefreshEntry> refresh_entries_;  // of one call; kept for its capacity
+  std::vector<std::string_view> room_ids_;     // of one write
+};
+
+}  // namespace presence::core

@@ -1,0 +1,316 @@
+#include "core/redis_store.h"
+
+#include <algorithm>
+#include <asio/post.hpp>
+#include <chrono>
+#include <cstdio>
+#include <utility>
+
+#include "common/connection_id.h"
+#include "common/json.h"
+#include "common/log.h"
+#include "core/presence_transition.h"
+
+namespace presence::core {
+namespace {
+
+constexpr std::string_view kBus = "presence.bus";
+constexpr std::string_view kMessages = "message:broadcast";
+constexpr std::string_view kUpdates = "presence:updates";
+constexpr std::chrono::seconds kEchoEvery{1};
+// At about 10 us each, one call of the script stays well below 5 ms.
+constexpr size_t kRefreshesPerCall = 256;
+// What StartScript writes in front of an operation's own arguments: EVALSHA, hash, 0, operation, time and eight options.
+constexpr size_t kScriptArguments = 13;
+
+std::string Hex(uint64_t number) {
+  char text[20];
+  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(number));
+  return text;
+}
+
+// The value behind "name:" at the start of a line of INFO.
+std::string_view InfoValue(std::string_view info, std::string_view name) {
+  for (size_t at = info.find(name); at != std::string_view::npos; at = info.find(name, at + 1)) {
+    const bool line_start = at == 0 || info[at - 1] == '\n';
+    if (!line_start || info.substr(at + name.size(), 1) != ":") continue;
+    const std::string_view rest = info.substr(at + name.size() + 1);
+    return rest.substr(0, rest.find_first_of("\r\n"));
+  }
+  return {};
+}
+
+// Errors of the server as a whole, not of one call.
+bool CannotServe(std::string_view error) {
+  for (const std::string_view prefix : {"NOSCRIPT", "READONLY", "LOADING", "MASTERDOWN", "NOAUTH"}) {
+    if (error.starts_with(prefix)) return true;
+  }
+  return false;
+}
+
+std::string_view KindName(PresenceWrite::Kind kind) {
+  switch (kind) {
+    case PresenceWrite::Kind::kAssert:
+      return "assert";
+    case PresenceWrite::Kind::kReassert:
+      return "reassert";
+    case PresenceWrite::Kind::kRemove:
+      return "remove";
+  }
+  return {};
+}
+
+}  // namespace
+
+RedisStore::RedisStore(asio::io_context& io, RedisStoreOptions options, StoreListener& listener)
+    : io_(io),
+      options_(std::move(options)),
+      listener_(listener),
+      echo_channel_("presence.echo:" + Hex(options_.store.core_incarnation)),
+      commands_(io, {options_.address, "presence-core", {}}, *this),
+      subscription_(io,
+                    {options_.address,
+                     "presence-core",
+                     {std::string(kBus), std::string(kMessages), std::string(kUpdates), echo_channel_}},
+                    *this),
+      echo_timer_(io) {
+  Echo();
+}
+
+RedisStore::~RedisStore() {
+  *alive_ = false;
+}
+
+// ------------------------------------------------------------------------------------------------------------ coming up
+
+void RedisStore::OnConnectionReady(RedisConnection& connection) {
+  if (&connection == &commands_) {
+    InspectServer();
+  } else {
+    GoUpWhenReady();
+  }
+}
+
+void RedisStore::InspectServer() {
+  command_.Start(1).Add("INFO");
+  Send([this](RedisReply reply) {
+    if (Usable(reply)) OnServerInfo(reply.text());
+  });
+  command_.Start(3).Add("SCRIPT").Add("LOAD").Add(kPresenceTransitionScript);
+  Send([this](RedisReply reply) {
+    if (!Usable(reply)) {
+      if (!reply.lost()) commands_.Drop("Redis does not take the script: " + std::string(reply.text()));
+      return;
+    }
+    script_head_.clear();
+    RedisCommand::AppendArgument("EVALSHA", &script_head_);
+    RedisCommand::AppendArgument(reply.text(), &script_head_);
+    RedisCommand::AppendArgument("0", &script_head_);
+  });
+  command_.Start(3).Add("HGET").Add("presence.sweep").Add("run");
+  Send([this](RedisReply reply) {
+    if (!Usable(reply)) return;
+    sweep_known_ = reply.is_text();
+    sweep_run_ = reply.text();
+    inspected_ = true;
+    GoUpWhenReady();
+  });
+}
+
+void RedisStore::OnServerInfo(std::string_view info) {
+  if (const std::string_view role = InfoValue(info, "role"); role != "master") {
+    commands_.Drop("this Redis is a " + std::string(role) + ", not a primary: REDIS_URL must name the primary");
+    return;
+  }
+  run_id_ = InfoValue(info, "run_id");
+  const StoreOptions& store = options_.store;
+  script_options_.clear();
+  const auto add = [this](std::string_view argument) { RedisCommand::AppendArgument(argument, &script_options_); };
+  add(run_id_);
+  add(Hex(store.core_incarnation));
+  add(std::to_string(store.presence_ttl.count()));
+  add(std::to_string(store.entry_lifetime.count()));
+  add(std::to_string(store.tombstone_lifetime.count()));
+  add(std::to_string(store.quiet_period.count()));
+  add(std::to_string(store.sweep_gap_max.count()));
+  add(std::to_string(std::chrono::milliseconds(store.change_log_lifetime).count()));
+}
+
+void RedisStore::GoUpWhenReady() {
+  if (up_ || !inspected_ || !subscription_.ready()) return;
+  const bool first_time = previous_run_id_.empty();
+  const bool lost_state = !sweep_known_ || run_id_ != (first_time ? sweep_run_ : previous_run_id_);
+  previous_run_id_ = run_id_;
+  sweep_known_ = true;  // said once; a subscription that comes back is no news of the state
+  up_ = true;
+  last_loss_.clear();
+  listener_.OnStoreUp(lost_state);
+}
+
+void RedisStore::OnConnectionLost(RedisConnection& connection, std::string_view why) {
+  ++counters_.connections_lost;
+  if (&connection == &commands_) inspected_ = false;
+  const bool news = why != last_loss_;
+  last_loss_ = why;
+  if (std::exchange(up_, false)) {
+    listener_.OnStoreDown(why);
+  } else if (news) {
+    log::Warning("No connection to Redis, trying on: {}", Escaped(why));
+  }
+}
+
+void RedisStore::Echo() {
+  if (inspected_) {
+    command_.Start(3).Add("PUBLISH").Add(echo_channel_).Add("");
+    Send(nullptr);
+  }
+  echo_timer_.expires_after(kEchoEvery);
+  echo_timer_.async_wait([this, alive = alive_](const asio::error_code& error) {
+    if (!error && *alive) Echo();
+  });
+}
+
+void RedisStore::OnMessage(std::string_view channel, std::string_view payload) {
+  if (channel == kBus) {
+    if (!envelope_.ParseFromArray(payload.data(), static_cast<int>(payload.size()))) {
+      ++counters_.bus_invalid;
+      return;
+    }
+    listener_.OnBus(envelope_);
+  } else if (channel == kMessages) {
+    listener_.OnOutsideMessage(payload);
+  } else if (channel == kUpdates) {
+    listener_.OnOutsidePresence(payload);
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------------- calls
+
+void RedisStore::Write(const PresenceWrite& write) {
+  rooms_.clear();
+  if (!write.room_ids.empty()) {
+    std::vector<std::string_view> rooms(write.room_ids.begin(), write.room_ids.end());
+    std::sort(rooms.begin(), rooms.end());
+    rooms.erase(std::unique(rooms.begin(), rooms.end()), rooms.end());
+    for (const std::string_view room : rooms) rooms_.append(1, '\0').append(room);
+  }
+  StartScript("write", 12)
+      .Add(KindName(write.kind))
+      .Add(ConnectionName(write.key.incarnation, write.key.connection))
+      .Add(write.attach)
+      .Add(write.user_id)
+      .Add(EscapedOrEmpty(write.user_id, &user_json_))
+      .Add(write.username)
+      .Add(EscapedOrEmpty(write.username, &username_json_))
+      .Add(int64_t{write.status})
+      .Add(int64_t{write.silent_for.count()})
+      .Add(rooms_)
+      .Add(int64_t{write.previous_status})
+      .Add(write.previous_version);
+  Send([this, id = write.id](RedisReply reply) {
+    WriteResult result;
+    if (Usable(reply) && reply.size() == 3) {
+      result.outcome = reply[0].number() == 1 ? WriteResult::Outcome::kApplied : WriteResult::Outcome::kFenced;
+      result.user_status = static_cast<Status>(reply[1].number());
+      result.user_version = static_cast<uint64_t>(reply[2].number());
+    }
+    listener_.OnWritten(id, result);
+  });
+}
+
+void RedisStore::Refresh(uint64_t id, absl::Span<const RefreshEntry> entries) {
+  struct Call {
+    std::vector<uint32_t> missing;
+    bool complete = true;
+  };
+  const auto call = std::make_shared<Call>();
+  size_t start = 0;
+  do {
+    const auto part = entries.subspan(start, kRefreshesPerCall);
+    const bool last = start + part.size() == entries.size();
+    RefreshPart(part, [this, id, call, start, last](RedisReply reply) {
+      if (!Usable(reply)) call->complete = false;
+      for (size_t i = 0; i < reply.size(); ++i) {
+        call->missing.push_back(static_cast<uint32_t>(start + static_cast<size_t>(reply[i].number())));
+      }
+      if (last && call->complete) listener_.OnRefreshed(id, call->missing);
+    });
+    start += part.size();
+  } while (start < entries.size());
+}
+
+void RedisStore::RefreshPart(absl::Span<const RefreshEntry> entries, RedisConnection::Done done) {
+  StartScript("refresh", 4 * entries.size());
+  for (const RefreshEntry& entry : entries) {
+    command_.Add(entry.user_id)
+        .Add(ConnectionName(entry.key.incarnation, entry.key.connection))
+        .Add(entry.attach)
+        .Add(entry.pinged ? "1" : "");
+  }
+  Send(std::move(done));
+}
+
+void RedisStore::Sweep(int users_max) {
+  StartScript("sweep", 1).Add(int64_t{users_max});
+  Send([this](RedisReply reply) { Usable(reply); });
+}
+
+void RedisStore::SetTyping(std::string_view room_id, std::string_view user_id, std::string_view username) {
+  std::string key = "typing:";
+  key.append(room_id).append(":").append(user_id);
+  command_.Start(4).Add("SETEX").Add(key).Add(int64_t{options_.store.typing_ttl.count()}).Add(username);
+  Send([this](RedisReply reply) { Usable(reply); });
+}
+
+void RedisStore::Publish(uint64_t id, const link::v1::BusEnvelope& envelope, std::string_view outside) {
+  envelope.SerializeToString(&envelope_bytes_);
+  command_.Start(3).Add("PUBLISH").Add(kBus).Add(envelope_bytes_);
+  Send([this, id](RedisReply reply) { listener_.OnPublished(id, Usable(reply)); });
+  if (outside.empty()) return;
+  command_.Start(3).Add("PUBLISH").Add(kMessages).Add(outside);
+  Send([this](RedisReply reply) { Usable(reply); });
+}
+
+RedisCommand& RedisStore::StartScript(std::string_view operation, size_t arguments) {
+  command_.Start(kScriptArguments + arguments).AddWritten(script_head_).Add(operation);
+  if (options_.clock) {
+    const auto time = std::chrono::floor<std::chrono::microseconds>(options_.clock().time_since_epoch());
+    command_.Add(int64_t{time.count()});
+  } else {
+    command_.Add("");
+  }
+  return command_.AddWritten(script_options_);
+}
+
+std::string_view RedisStore::EscapedOrEmpty(std::string_view text, std::string* scratch) {
+  scratch->clear();
+  AppendJsonString(text, scratch);
+  return scratch->size() == text.size() + 2 ? std::string_view() : *scratch;
+}
+
+void RedisStore::Send(RedisConnection::Done done) {
+  if (commands_.Send(command_, done) || !done) return;
+  ++counters_.commands_refused;
+  Later([done = std::move(done)] { done(RedisReply()); });
+}
+
+bool RedisStore::Usable(RedisReply reply) {
+  if (reply.lost()) return false;
+  if (!reply.is_error()) return true;
+  ++counters_.commands_refused;
+  static log::LineLimit limit("errors from Redis", 1, 5);
+  if (limit.Admit(log::Level::kWarning)) log::Warning("Redis answered: {}", Escaped(reply.text()));
+  if (CannotServe(reply.text())) {
+    // Not from inside: this reply's own answer comes before those of the calls behind it.
+    Later([this, why = std::string(reply.text())] { commands_.Drop(why); });
+  }
+  return false;
+}
+
+void RedisStore::Later(std::function<void()> tell) {
+  asio::post(io_, [tell = std::move(tell), alive = alive_] {
+    if (*alive) tell();
+  });
+}
+
+}  // namespace presence::core

@@ -1,0 +1,180 @@
+// The shared state of all cores and the bus between them: what Redis is to the service, as an interface.
+//
+// Two implementations, one contract (tests/core/store_contract_test.cc runs against both): RedisStore, and MemoryStore for
+// one core with nothing to install and for the simulator. Lives on the core's loop thread. Every call returns at
+// once and is answered later, through the listener or the given callback, on the same thread, never from inside the call.
+// Writes, refreshes and publications of one store are answered in the order of the calls; a read, which may take several rounds,
+// may be answered behind calls made after it. A store never throws.
+//
+// Keys in Redis, beside the specified presence:{user_id} and typing:{room_id}:{user_id}; none matches presence:*
+//   presence.user:{user_id}  hash: the user's connection entries and tombstones, derived status, version, name
+//   presence.deadlines       zset: user -> the earliest moment at which one of the user's entries or a held status ends (ms)
+//   presence.online          zset, all scores 0: users who are not offline, for pages in byte order
+//   presence.changes         zset: user -> version (us) of the last change, the last 10 minutes
+//   presence.sweep           hash: when the last sweep was, by which Redis run, until when nothing expires, since when the log is whole
+//   presence.bus             channel: link.v1.BusEnvelope
+//
+// Every transition is one atomic script (core/presence_transition.lua):
+//   * Entries whose deadline has passed are dropped first, unless the store is quiet (see Sweep).
+//   * The fence: an entry holds the attach that wrote it. A write with a lower attach changes nothing and is answered
+//     kFenced; an equal or higher one takes over. A removal leaves a tombstone with its attach for 15 s: a lower attach,
+//     or a Refresh, does not bring the entry back.
+//   * A user's status is that of the most present live entry: online over away over offline.
+//   * When it differs from the previous status: version = max(previous version + 1, now in microseconds); presence:{user_id},
+//     presence.online and presence.changes follow; link.v1.PresenceChanged is published on presence.bus and the specified JSON
+//     object, with "origin" as its first member, on presence:updates. When it does not differ, nothing is published,
+//     except, with rooms in the entries, a join: PresenceChanged with the newly joined rooms alone, same version, bus only.
+//   * The user's hash outlives the last entry by 10 minutes, so that versions keep growing.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "presence/link/v1/link.pb.h"
+
+namespace presence::core {
+
+using link::v1::Status;
+
+struct StoreOptions {
+  std::chrono::seconds presence_ttl{300};           // of presence:{user_id}, WS_PRESENCE_TTL
+  std::chrono::seconds typing_ttl{5};               // WS_TYPING_TTL
+  std::chrono::milliseconds entry_lifetime{63000};  // 2 H + 3 s after the last frame
+  std::chrono::milliseconds tombstone_lifetime{15000};
+  std::chrono::milliseconds quiet_period{15000};  // after Redis was away: nothing expires
+  std::chrono::milliseconds sweep_gap_max{3000};  // a longer one means that Redis, or every core, was away
+  std::chrono::minutes change_log_lifetime{10};
+  uint64_t core_incarnation = 0;  // names this core in "origin"
+};
+
+// One device of one user.
+struct ConnectionKey {
+  uint64_t incarnation = 0;  // of the edge process
+  uint64_t connection = 0;   // ConnectionId, packed
+  friend bool operator==(const ConnectionKey&, const ConnectionKey&) = default;
+};
+
+struct PresenceWrite {
+  enum class Kind : uint8_t {
+    kAssert,    // the connection is there, with this status and these rooms
+    kReassert,  // the same, after the store was away or has lost it: see previous_*
+    kRemove,    // it is gone
+  };
+  Kind kind = Kind::kAssert;
+  uint64_t id = 0;  // the caller's; comes back in OnWritten
+  ConnectionKey key;
+  uint64_t attach = 0;
+  std::string_view user_id;  // the views must live until the call returns
+  std::string_view username;
+  Status status = link::v1::STATUS_ONLINE;      // kAssert, kReassert: AWAY or ONLINE
+  std::chrono::milliseconds silent_for{0};      // since the client's last frame
+  absl::Span<const std::string_view> room_ids;  // PRESENCE_SCOPE=rooms; else empty
+  // kReassert and kRemove: what the caller last knew of the user, in place of a previous state that the store has lost.
+  // UNSPECIFIED and 0: nothing. While the store is quiet, a kReassert never lowers the status below the previous one: the
+  // previous one is held, and the user is judged again by the first sweep after the quiet period.
+  Status previous_status = link::v1::STATUS_UNSPECIFIED;
+  uint64_t previous_version = 0;
+};
+
+struct WriteResult {
+  enum class Outcome : uint8_t { kApplied, kFenced, kUnavailable };
+  Outcome outcome = Outcome::kUnavailable;
+  Status user_status = link::v1::STATUS_UNSPECIFIED;  // derived, after the write; kApplied and kFenced
+  uint64_t user_version = 0;
+};
+
+struct RefreshEntry {
+  ConnectionKey key;
+  uint64_t attach = 0;
+  std::string_view user_id;
+  bool pinged = false;  // also moves last_seen
+};
+
+struct StoredPresence {
+  std::string user_id;
+  std::string username;  // empty: not known
+  Status status = link::v1::STATUS_OFFLINE;
+  int64_t last_seen_ms = 0;  // 0: not known
+  uint64_t version = 0;      // 0: not known
+};
+
+struct PresencePage {
+  std::vector<StoredPresence> users;
+  bool more = false;
+};
+
+struct StoredChange {
+  StoredPresence presence;
+  int64_t changed_ms = 0;
+  std::vector<std::string> room_ids;  // PRESENCE_SCOPE=rooms: the user's rooms now
+};
+
+struct ChangeLog {
+  // False: `since` is older than the log, or than what Redis has lost; `changes` then holds everybody who is not offline.
+  bool complete = true;
+  std::vector<StoredChange> changes;
+};
+
+// What a store tells its core.
+class StoreListener {
+ public:
+  virtual ~StoreListener() = default;
+
+  // The store answers again and the subscription to the bus stands; also the first time. `lost_state`: its run id has changed
+  // or its sweep key was missing. A store that was never up has said nothing; one that goes away says OnStoreDown once.
+  virtual void OnStoreUp(bool lost_state) = 0;
+  virtual void OnStoreDown(std::string_view why) = 0;
+
+  virtual void OnWritten(uint64_t id, const WriteResult& result) = 0;
+  // The entries of one Refresh that are missing, fenced or tombstoned, by their position in the call.
+  virtual void OnRefreshed(uint64_t id, absl::Span<const uint32_t> missing) = 0;
+  virtual void OnPublished(uint64_t id, bool ok) = 0;
+  virtual void OnChangesRead(uint64_t id, const absl::StatusOr<ChangeLog>& log) = 0;
+
+  // From the bus, in Redis' order, what this core published itself included.
+  virtual void OnBus(const link::v1::BusEnvelope& envelope) = 0;
+  // From message:broadcast and presence:updates: as published, by anybody, valid or not.
+  virtual void OnOutsideMessage(std::string_view text) = 0;
+  virtual void OnOutsidePresence(std::string_view text) = 0;
+};
+
+class Store {
+ public:
+  virtual ~Store() = default;
+
+  // One transition. Answered by OnWritten; kUnavailable when the store is away or has not answered within 2 s (whether it
+  // was applied is then unknown: repeating it is safe).
+  virtual void Write(const PresenceWrite& write) = 0;
+
+  // Moves deadlines and TTLs of entries that exist. Answered by OnRefreshed; not at all while the store is away.
+  virtual void Refresh(uint64_t id, absl::Span<const RefreshEntry> entries) = 0;
+
+  // Once a second from every core: touches the sweep key and, unless the store is quiet, ends up to `users_max` users' expired
+  // entries, with the same transition. The store is quiet for quiet_period after a gap of more than sweep_gap_max
+  // between two sweeps, a missing sweep key or a new run id. No answer.
+  virtual void Sweep(int users_max) = 0;
+
+  // SETEX typing:{room_id}:{user_id}. Volatile: no answer.
+  virtual void SetTyping(std::string_view room_id, std::string_view user_id, std::string_view username) = 0;
+
+  // Publishes on presence.bus and, unless `outside` is empty, that text on message:broadcast. Answered by OnPublished.
+  virtual void Publish(uint64_t id, const link::v1::BusEnvelope& envelope, std::string_view outside) = 0;
+
+  // Reads. Each callback is called exactly once, with UNAVAILABLE when the store is away or silent for 2 s.
+  // A user without an entry, or with a corrupt one, reads as OFFLINE.
+  virtual void GetPresence(std::string_view user_id, std::function<void(absl::StatusOr<StoredPresence>)> done) = 0;
+  // Users who are not offline, in byte order behind `after_user_id` (empty: from the start); limit 1 to 10,000.
+  virtual void ListPresence(std::string_view after_user_id, uint32_t limit,
+                            std::function<void(absl::StatusOr<PresencePage>)> done) = 0;
+  // Who changed with a version >= since. Answered by OnChangesRead.
+  virtual void ReadChanges(uint64_t id, uint64_t since_version) = 0;
+};
+
+}  // namespace presence::core

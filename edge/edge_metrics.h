@@ -1,0 +1,13 @@
+// Names for /metrics: the specification's five, and what else operators need.
+#pragma once
+
+#include <span>
+
+#include "edge/shard_thread.h"
+
+namespace presence::edge {
+
+// Once, at start, when all shards exist. The shards and the context must outlive the page.
+void RegisterMetrics(EdgeContext& context, std::span<const std::unique_ptr<ShardThread>> shards);
+
+}  // namespace presence::edge

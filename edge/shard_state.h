@@ -1,0 +1,186 @@
+// What a shard knows, and the steps that its events take. Private to shard.cc, shard_clients.cc and shard_link.cc; see shard.h.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/connection_id.h"
+#include "edge/client_protocol.h"
+#include "edge/event_log.h"
+#include "edge/forwarding_table.h"
+#include "edge/presence_pacer.h"
+#include "edge/shard.h"
+#include "edge/silence_list.h"
+#include "edge/user_table.h"
+
+namespace presence::edge {
+
+class Shard::State {
+ public:
+  State(ShardOptions options, ShardOutput& output)
+      : options_(std::move(options)), output_(output), pacer_(options_.presence_frames_per_second) {}
+
+  // shard_clients.cc
+  void OnConnectionOpened(Now now, uint32_t slot, uint32_t generation, std::string_view user_id,
+                          std::string_view username);
+  void OnClientText(Now now, uint32_t slot, std::string_view text);
+  void OnControlFrame(Now now, uint32_t slot);
+  void OnConnectionClosed(Now now, uint32_t slot);
+
+  // shard_link.cc
+  void OnLinkUp(Now now);
+  void OnCommand(Now now, const link::v1::CoreCommand& command);
+  void OnLinkDown(Now now);
+
+  // shard.cc
+  void OnTick(Now now);
+  void Drain(Now now, uint16_t code, std::string_view reason, std::chrono::milliseconds spread);
+  bool ready(Now now) const;
+  bool link_live() const { return link_ == LinkPhase::kLive; }
+  size_t connections() const { return open_slots_.size() + closing_; }
+  size_t rooms() const { return table_.rooms_with_members(); }
+  size_t events_held() const { return log_.requests() + log_.closes(); }
+  const ShardCounters& counters() const { return counters_; }
+  std::string_view username(uint32_t slot) const { return users_.Username(connections_[slot].user); }
+  std::string_view user_id(uint32_t slot) const { return users_.UserId(connections_[slot].user); }
+  std::string DebugDump() const;
+
+ private:
+  static constexpr size_t kDetailBytesMax = 128;  // of clients' input in a log line
+
+  enum class Phase : uint8_t {
+    kFree,
+    kOpen,
+    kClosing,  // told to close: nothing is sent to it or heard from it any more, and the core knows it as closed
+  };
+  enum class LinkPhase : uint8_t {
+    kDown,
+    kGreeting,  // Hello is said
+    kLive,      // Welcome is heard
+    kDropping,  // given up: waits for OnLinkDown
+  };
+
+  struct Connection {
+    uint32_t generation = 0;
+    UserIndex user;
+    uint32_t open_position = 0;  // in open_slots_
+    uint32_t stamp = 0;          // the last delivery to several rooms that has counted this connection
+    uint32_t unanswered = 0;     // of its requests in the log
+    Phase phase = Phase::kFree;
+    bool told = false;    // the core, some core, knows it from an open or a declaration
+    bool active = false;  // stands in active_slots_
+    bool pinged = false;  // since the last report
+    bool away = false;    // the device's status
+    SteadyTime last_ping;
+  };
+
+  // A number of connections to be closed, evenly over a time.
+  struct Closing {
+    uint16_t code = 0;
+    std::string reason;
+    SteadyTime since;
+    std::chrono::milliseconds spread{0};
+    size_t total = 0;
+    size_t closed = 0;
+  };
+
+  // --- clients
+  void OnRoomMessage(Now now, uint32_t slot, const ClientMessage& message);
+  void OnTyping(Now now, uint32_t slot, const ClientMessage& message);
+  void OnStatus(Now now, uint32_t slot, link::v1::Status status);
+  bool MayRequest(uint32_t slot, const ClientMessage& message);
+  void SignOfLife(Now now, uint32_t slot, bool pinged);
+  // Ends everything that the connection takes part in, and tells the core.
+  void Detach(Now now, uint32_t slot);
+  void CloseConnection(Now now, uint32_t slot, uint16_t code, std::string_view reason);
+  void HoldClose(uint64_t sequence, uint32_t slot);
+  void ReleaseClose(const HeldClose& close) { users_.Release(close.user); }
+  void ReleaseRequest(const HeldRequest& request);
+
+  void Report(ShardOutput::Severity severity, uint32_t slot, std::string_view what, std::string_view detail) {
+    output_.Report(severity, slot, what, detail.substr(0, kDetailBytesMax));
+  }
+
+  // --- frames to clients
+  void SendTo(uint32_t slot, std::string_view text);
+  void SendError(uint32_t slot, std::string_view text, uint32_t code);
+  void SendPong(Now now, uint32_t slot);
+  void SendToAll(absl::Span<const uint32_t> slots, std::string_view text, SendPolicy policy);
+
+  // --- the link
+  void OnWelcome(Now now, const link::v1::Welcome& welcome);
+  void OnAcknowledge(uint64_t sequence);
+  void OnBind(Now now, const link::v1::Bind& bind);
+  void OnUnbind(const link::v1::Unbind& unbind);
+  void OnRefuse(const link::v1::Refuse& refuse);
+  void OnDeliver(const link::v1::Deliver& deliver);
+  void OnDeliverPresence(Now now, const link::v1::DeliverPresence& deliver);
+  void OnCloseConnection(Now now, const link::v1::CloseConnection& close);
+  void Declare(Now now, uint32_t slot);
+  void Repeat(Now now);
+  void AddRequest(Now now, const HeldRequest& request);
+  void AddClose(Now now, const HeldClose& close);
+  link::v1::EdgeEvent& AddEvent(Now now);
+  void DropLink(Now now, std::string_view why);
+  void LoseLink(Now now);
+  // The open connection with this id, and not a later one in its slot.
+  std::optional<uint32_t> FindSlot(uint64_t connection) const;
+  uint64_t IdOf(uint32_t slot) const {
+    return ConnectionId{options_.shard, slot, connections_[slot].generation}.Pack();
+  }
+  // The unanswered request of this connection with this number.
+  std::optional<HeldRequest> Answer(uint64_t reply_to, bool join, uint64_t connection);
+
+  // --- time
+  void JudgeSilence(Now now);
+  void ReportActivity(Now now);
+  void SendWaitingPresence(Now now);
+  void JudgeIsolation(Now now);
+  void StartClosing(Now now, uint16_t code, std::string_view reason, std::chrono::milliseconds spread);
+  void ContinueClosing(Now now);
+
+  const ShardOptions options_;
+  ShardOutput& output_;
+  ShardCounters counters_;
+  ClientMessageParser parser_;
+
+  std::vector<Connection> connections_;  // by slot
+  std::vector<uint32_t> open_slots_;     // no order
+  size_t closing_ = 0;
+  UserTable users_;
+  ForwardingTable table_;
+  SilenceList silence_;
+  EventLog log_;
+  size_t dead_requests_ = 0;  // in the log, of connections that are gone
+  uint64_t sequence_ = 0;     // of the last event that has one
+
+  PresencePacer pacer_;
+  uint64_t presence_watermark_ = 0;  // see link.proto
+  uint32_t stamp_ = 0;
+  std::vector<uint32_t> union_;  // members of several rooms, while one delivery is made
+  std::vector<uint32_t>
+      active_slots_;  // who sent something since the last report; may name a slot twice, and closed ones
+
+  LinkPhase link_ = LinkPhase::kDown;
+  uint64_t attach_ = 0;
+  bool ever_live_ = false;
+  SteadyTime heard_at_;  // the last command
+  SteadyTime said_at_;   // the last event
+  std::optional<SteadyTime> without_link_since_;
+
+  std::optional<SteadyTime> ticked_at_;
+  SteadyTime reported_at_;
+  bool draining_ = false;
+  bool isolated_ = false;
+  std::optional<Closing> closing_plan_;
+
+  // One pong serves a whole second.
+  int64_t pong_second_ = 0;
+  FrameRef pong_;
+  std::string scratch_;  // for the frame that is being written
+};
+
+}  // namespace presence::edge

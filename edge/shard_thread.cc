@@ -1,0 +1,385 @@
+#include "edge/shard_thread.h"
+
+#include <asio.hpp>
+#include <thread>
+#include <utility>
+
+#include "absl/container/flat_hash_map.h"
+#include "common/connection_id.h"
+#include "common/log.h"
+#include "edge/core_link.h"
+#include "edge/rest.h"
+#include "edge/shard.h"
+
+namespace presence::edge {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr auto kTick = milliseconds(100);
+// A turn handles so much of the link before it flushes, and flushes so many connections before it looks around (DESIGN.md).
+constexpr int kDeliveriesPerTurnMax = 64;
+constexpr size_t kPayloadBytesPerTurnMax = 256 * 1024;
+constexpr size_t kFlushSlice = 512;
+
+ShardOptions OptionsOf(const EdgeContext& context, uint32_t shard) {
+  const Config& c = context.config;
+  ShardOptions options;
+  options.edge_name = c.edge_name;
+  options.incarnation = context.incarnation;
+  options.shard = shard;
+  options.heartbeat_interval = std::chrono::duration_cast<milliseconds>(c.heartbeat_interval);
+  options.isolation_max = std::chrono::duration_cast<milliseconds>(c.isolation_max);
+  options.rooms_per_connection_max = c.rooms_per_connection_max;
+  options.presence_frames_per_second = c.presence_frames_per_second;
+  return options;
+}
+
+SocketLoopOptions SocketOptionsOf(const Config& c, uint16_t port) {
+  SocketLoopOptions options;
+  options.host = c.service_host;
+  options.port = port;
+  options.message_bytes_max = c.message_bytes_max;
+  options.send_buffer_bytes_max = c.send_buffer_bytes_max;
+  options.sockets_max = c.connections_max;
+  return options;
+}
+
+// One budget for each kind of line that clients cause, over all shards.
+log::LineLimit connection_lines("connections");
+log::LineLimit subscription_lines("subscriptions");
+log::LineLimit input_lines("invalid input");
+log::LineLimit refusal_lines("refused handshakes");
+
+class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, CoreLinkHandler {
+ public:
+  WiredShard(EdgeContext& context, uint32_t index)
+      : context_(context),
+        index_(index),
+        stats_(*context.stats[index]),
+        shard_(OptionsOf(context, index), *this),
+        link_(io_, LinkOptions(), *this),
+        rest_(RestSources(), context.gate, link_),
+        tick_(io_),
+        drain_poll_(io_) {}
+
+  ~WiredShard() override { Stop(); }
+
+  absl::Status Listen(uint16_t port) {
+    auto sockets = SocketLoop::Listen(io_, SocketOptionsOf(context_.config, port), *this);
+    if (!sockets.ok()) return sockets.status();
+    sockets_ = *std::move(sockets);
+    return absl::OkStatus();
+  }
+
+  uint16_t port() const override { return sockets_->port(); }
+  const SocketLoopCounters& socket_counters() const override { return sockets_->counters(); }
+
+  void Start() override {
+    asio::post(io_, [this] {
+      link_.Start();
+      Tick();
+    });
+    thread_ = std::thread([this] { io_.run(); });
+  }
+
+  void BeginDrain(milliseconds window, milliseconds deadline, std::function<void()> done) override {
+    asio::post(io_, [this, window, deadline, done = std::move(done)] {
+      sockets_->StopListening();
+      shard_.Drain(ReadClocks(), 1001, "going away", window);
+      link_.Flush();
+      AwaitDrained(std::chrono::steady_clock::now() + deadline, done);
+    });
+  }
+
+  void Stop() override {
+    if (!thread_.joinable()) return;
+    asio::post(io_, [this] {
+      tick_.cancel();
+      drain_poll_.cancel();
+      stopping_ = true;
+      link_.Stop();
+      AwaitLinkStopped();
+    });
+    thread_.join();
+  }
+
+ private:
+  // --- SocketLoopHandler
+  void OnRequest(SocketId socket, const HttpRequest& request) override {
+    if (request.path == kWebsocketPath && request.method == "GET" && request.upgrade) {
+      return DecideUpgrade(socket, request, /*may_wait_for_keys=*/true);
+    }
+    stats_.rest_requests.Add();
+    const auto started = std::chrono::steady_clock::now();
+    rest_.Handle(request, ReadClocks().wall, [this, socket, started](HttpResponse response) {
+      if (response.status >= 400) stats_.rest_errors.Add();
+      stats_.rest_seconds.Observe(std::chrono::steady_clock::now() - started);
+      sockets_->Respond(socket, response);
+    });
+  }
+
+  void DecideUpgrade(SocketId socket, const HttpRequest& request, bool may_wait_for_keys) {
+    const Now now = ReadClocks();
+    if (context_.draining.load(std::memory_order_relaxed) || !shard_.ready(now)) {
+      stats_.handshakes_not_ready.Add();
+      HttpResponse response = JsonError(503, "This instance takes no connections at the moment; try another one");
+      response.headers.emplace_back("Retry-After", "1");
+      return sockets_->Respond(socket, response);
+    }
+    const auto keys = context_.keys.Current();
+    GateDecision decision = context_.gate.DecideUpgrade(request, keys.get(), now.wall);
+    stats_.handshake_seconds.Observe(std::chrono::steady_clock::now() - now.steady);
+    if (decision.unknown_key && may_wait_for_keys) {
+      // The issuer may just have a new key: one fetch for all who wait, then the answer stands.
+      const bool asked = context_.keys.RequestRefresh([this, socket, request] {
+        asio::post(io_, [this, socket, request] { DecideUpgrade(socket, request, /*may_wait_for_keys=*/false); });
+      });
+      if (asked) return;
+    }
+    if (auto* admit = std::get_if<Admit>(&decision.outcome)) {
+      stats_.handshakes_admitted.Add();
+      admitted_.insert_or_assign(socket.slot, std::move(admit->identity));
+      return sockets_->Upgrade(socket, admit->subprotocol);
+    }
+    const auto* refuse = std::get_if<Refuse>(&decision.outcome);
+    CountRefusal(refuse);
+    if (refusal_lines.Admit(log::Level::kError)) {
+      log::Error("Handshake refused: {} ({})", decision.why, Escaped(RedactToken(request.target)));
+    }
+    if (refuse != nullptr) return sockets_->Respond(socket, refuse->response);
+    const auto& close = std::get<AdmitAndClose>(decision.outcome);
+    sockets_->UpgradeAndClose(socket, close.subprotocol, close.code, close.reason);
+  }
+
+  void CountRefusal(const Refuse* refuse) {
+    if (refuse != nullptr && refuse->response.status == 403) {
+      stats_.handshakes_foreign_origin.Add();
+    } else if (refuse != nullptr && refuse->response.status == 503) {
+      stats_.handshakes_not_ready.Add();
+    } else {
+      stats_.handshakes_missing_or_bad_token.Add();
+    }
+  }
+
+  void OnOpen(SocketId socket) override {
+    const auto admitted = admitted_.find(socket.slot);
+    const Identity identity = std::move(admitted->second);
+    admitted_.erase(admitted);
+    if (generations_.size() <= socket.slot) generations_.resize(socket.slot + 1);
+    generations_[socket.slot] = socket.generation;
+    stats_.connections_total.Add();
+    shard_.OnConnectionOpened(ReadClocks(), socket.slot, socket.generation, identity.user_id, identity.username);
+    if (connection_lines.Admit(log::Level::kInfo)) {
+      log::Info("User {} ({}) connected with connection {}", Escaped(identity.username), Escaped(identity.user_id),
+                NameOf(socket.slot));
+    }
+  }
+  void OnText(SocketId socket, std::string_view text) override { shard_.OnClientText(ReadClocks(), socket.slot, text); }
+  void OnControlFrame(SocketId socket) override { shard_.OnControlFrame(ReadClocks(), socket.slot); }
+  void OnClosed(SocketId socket, uint16_t code) override {
+    if (connection_lines.Admit(log::Level::kInfo)) {
+      log::Info("User {} ({}) disconnected, connection {}, code {}", Escaped(shard_.username(socket.slot)),
+                Escaped(shard_.user_id(socket.slot)), NameOf(socket.slot), code);
+    }
+    shard_.OnConnectionClosed(ReadClocks(), socket.slot);
+  }
+  void OnTurnEnd() override { link_.Flush(); }
+
+  // --- ShardOutput
+  link::v1::EdgeEvent& AddEvent() override { return link_.AddEvent(); }
+  void DropLink(std::string_view why) override { link_.Drop(why); }
+  void Send(absl::Span<const uint32_t> slots, const FrameRef& frame, SendPolicy policy) override {
+    sockets_->Send(slots, frame, policy);
+  }
+  void Close(uint32_t slot, uint16_t code, std::string_view reason) override {
+    sockets_->Close(SocketId{slot, generations_[slot]}, code, reason);
+  }
+  void Report(Severity severity, uint32_t slot, std::string_view what, std::string_view detail) override {
+    const auto level = severity == Severity::kInfo      ? log::Level::kInfo
+                       : severity == Severity::kWarning ? log::Level::kWarning
+                                                        : log::Level::kError;
+    log::LineLimit& limit = severity == Severity::kInfo ? subscription_lines : input_lines;
+    if (!limit.Admit(level)) return;
+    log::Write(level, fmt::format(fmt::runtime(fmt::string_view(what.data(), what.size())),
+                                  fmt::arg("connection", NameOf(slot)), fmt::arg("detail", Escaped(detail))));
+  }
+
+  // --- CoreLinkHandler
+  void OnLinkUp() override {
+    shard_.OnLinkUp(ReadClocks());
+    link_.Flush();
+  }
+  void OnLinkFrames() override {
+    if (turn_scheduled_) {
+      frames_waiting_ = true;  // said once for each frame that finds the inbox empty: not to be forgotten
+    } else {
+      LinkTurn();
+    }
+  }
+  void OnLinkDown(const absl::Status& why) override {
+    const bool was_live = shard_.link_live();
+    command_frame_ = nullptr;
+    shard_.OnLinkDown(ReadClocks());
+    if (was_live) {
+      log::Warning("Shard {} lost its core: {}", index_, Escaped(std::string(why.message())));
+    } else if (link_failures_++ % 20 == 0) {
+      log::Warning("Shard {} finds no core at CORE_LINK: {}", index_, Escaped(std::string(why.message())));
+    }
+  }
+
+  // Commands of the link, up to the bound of a turn; then what they queued is flushed, slice by slice, with the sockets
+  // getting their turn in between; then the next ones. So a big room delays nobody by more than a slice.
+  void LinkTurn() {
+    turn_scheduled_ = false;
+    const Now now = ReadClocks();
+    const bool was_live = shard_.link_live();
+    int deliveries = 0;
+    size_t payload_bytes = 0;
+    while (deliveries < kDeliveriesPerTurnMax && payload_bytes < kPayloadBytesPerTurnMax) {
+      if (command_frame_ == nullptr || next_command_ == command_frame_->commands_size()) {
+        next_command_ = 0;
+        command_frame_ = link_.TakeFrame();
+        if (command_frame_ == nullptr) break;
+        continue;
+      }
+      const auto& command = command_frame_->commands(next_command_++);
+      if (command.has_deliver() || command.has_deliver_presence()) {
+        ++deliveries;
+        payload_bytes +=
+            command.has_deliver() ? command.deliver().text().size() : command.deliver_presence().text().size();
+      }
+      shard_.OnCommand(now, command);
+    }
+    if (!was_live && shard_.link_live()) {
+      link_failures_ = 0;
+      log::Info("Shard {} is attached to a core", index_);
+    }
+    link_.Flush();
+    FlushSlice(now.steady);
+  }
+
+  void FlushSlice(SteadyTime turn_started) {
+    turn_scheduled_ = false;
+    if (!sockets_->Flush(kFlushSlice)) {
+      turn_scheduled_ = true;
+      asio::post(io_, [this, turn_started] { FlushSlice(turn_started); });
+      return;
+    }
+    stats_.turn_seconds.Observe(std::chrono::steady_clock::now() - turn_started);
+    if (std::exchange(frames_waiting_, false) || command_frame_ != nullptr) {
+      turn_scheduled_ = true;
+      asio::post(io_, [this] { LinkTurn(); });
+    }
+  }
+
+  void Tick() {
+    // Posted, so that whatever is readable by now is handled first.
+    asio::post(io_, [this] {
+      if (stopping_) return;
+      const Now now = ReadClocks();
+      shard_.OnTick(now);
+      link_.Flush();
+      Publish(now);
+    });
+    tick_.expires_after(kTick);
+    tick_.async_wait([this](std::error_code error) {
+      if (!error && !stopping_) Tick();
+    });
+  }
+
+  void Publish(Now now) {
+    const ShardCounters& c = shard_.counters();
+    stats_.ready.Set(shard_.ready(now));
+    stats_.link_live.Set(shard_.link_live());
+    stats_.connections.Set(shard_.connections());
+    stats_.rooms.Set(shard_.rooms());
+    stats_.events_held.Set(shard_.events_held());
+    stats_.messages_received.Set(c.messages_received);
+    stats_.messages_sent.Set(c.messages_sent);
+    stats_.deliveries.Set(c.deliveries);
+    stats_.errors.Set(c.errors);
+    stats_.heartbeat_timeouts.Set(c.heartbeat_timeouts);
+    stats_.late_commands.Set(c.late_commands);
+    stats_.events_refused.Set(c.events_refused);
+    stats_.presence_coalesced.Set(c.presence_coalesced);
+    stats_.link_losses.Set(c.link_losses);
+    stats_.resyncs.Set(c.resyncs);
+  }
+
+  void AwaitDrained(SteadyTime deadline, std::function<void()> done) {
+    const bool gone = sockets_->open_connections() == 0 && shard_.connections() == 0 && shard_.events_held() == 0;
+    if (gone || std::chrono::steady_clock::now() >= deadline) return done();
+    drain_poll_.expires_after(milliseconds(20));
+    drain_poll_.async_wait([this, deadline, done = std::move(done)](std::error_code error) {
+      if (!error) AwaitDrained(deadline, done);
+    });
+  }
+
+  void AwaitLinkStopped() {
+    if (link_.stopped()) return io_.stop();
+    drain_poll_.expires_after(milliseconds(5));
+    drain_poll_.async_wait([this](std::error_code) { AwaitLinkStopped(); });
+  }
+
+  CoreLinkOptions LinkOptions() const {
+    CoreLinkOptions options;
+    options.addresses = context_.config.core_link;
+    options.start = context_.incarnation + index_;
+    return options;
+  }
+
+  Rest::Sources RestSources() {
+    return {.service_name = context_.config.service_name,
+            .health = [this] { return HealthOf(context_); },
+            .metrics = [this] { return context_.metrics.Text(); },
+            .keys = [this] { return context_.keys.Current(); }};
+  }
+
+  static Health HealthOf(const EdgeContext& context) {
+    Health health{.ready = true, .why_not = {}, .active_connections = 0};
+    for (const auto& stats : context.stats) {
+      health.active_connections += stats->connections.Value();
+      if (stats->ready.Value() == 0) health = {false, "no core is attached", health.active_connections};
+    }
+    if (!context.keys.Ready()) health = {false, "there are no keys to verify tokens with", health.active_connections};
+    if (context.draining.load(std::memory_order_relaxed)) health = {false, "stopping", health.active_connections};
+    return health;
+  }
+
+  std::string NameOf(uint32_t slot) const {
+    return ConnectionName(context_.incarnation, ConnectionId{index_, slot, generations_[slot]}.Pack());
+  }
+
+  EdgeContext& context_;
+  const uint32_t index_;
+  ShardStats& stats_;
+
+  asio::io_context io_{1};
+  Shard shard_;
+  CoreLink link_;
+  Rest rest_;
+  std::unique_ptr<SocketLoop> sockets_;
+  asio::steady_timer tick_, drain_poll_;
+  std::thread thread_;
+  bool stopping_ = false;
+
+  absl::flat_hash_map<uint32_t, Identity> admitted_;  // by slot, between Upgrade and OnOpen
+  std::vector<uint32_t> generations_;                 // of the open connection in each slot
+
+  const link::v1::CoreFrame* command_frame_ = nullptr;
+  int next_command_ = 0;
+  bool turn_scheduled_ = false;
+  bool frames_waiting_ = false;
+  uint64_t link_failures_ = 0;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ShardThread>> ShardThread::Create(EdgeContext& context, uint32_t shard, uint16_t port) {
+  auto wired = std::make_unique<WiredShard>(context, shard);
+  if (auto status = wired->Listen(port); !status.ok()) return status;
+  return wired;
+}
+
+}  // namespace presence::edge

@@ -1,0 +1,54 @@
+// One shard at work: a thread with an Asio loop that joins the sockets, the pure shard machine, the link to a core, the gate
+// and REST. All wiring between them is here; each of them knows none of the others.
+//
+// Everything inside lives on the shard's thread. From outside: Start, BeginDrain, Stop and Join, by main's thread; stats by
+// any. What all shards share is in EdgeContext: immutable, or thread-safe by itself.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/metrics.h"
+#include "edge/config.h"
+#include "edge/gate.h"
+#include "edge/key_source.h"
+#include "edge/shard_stats.h"
+#include "edge/socket_loop.h"
+
+namespace presence::edge {
+
+struct EdgeContext {
+  Config config;
+  uint64_t incarnation = 0;  // random, of this process
+  Gate gate;
+  KeySource& keys;
+  std::vector<std::unique_ptr<ShardStats>> stats;  // one for each shard
+  MetricsPage metrics;
+  std::atomic<bool> draining{false};
+};
+
+class ShardThread {
+ public:
+  // Listens at once: UNAVAILABLE when the port cannot be had. `port` 0 is for the first shard of a test; the others then take
+  // what it got. The context must outlive the thread.
+  static absl::StatusOr<std::unique_ptr<ShardThread>> Create(EdgeContext& context, uint32_t shard, uint16_t port);
+  virtual ~ShardThread() = default;
+
+  virtual uint16_t port() const = 0;
+  virtual const SocketLoopCounters& socket_counters() const = 0;
+
+  virtual void Start() = 0;
+  // No new sockets; clients are told to go (1001), spread over `window`; `done` is called on the shard's thread when every
+  // client is gone and the core has confirmed it, or after `deadline`.
+  virtual void BeginDrain(std::chrono::milliseconds window, std::chrono::milliseconds deadline,
+                          std::function<void()> done) = 0;
+  // Ends the loop and the thread.
+  virtual void Stop() = 0;
+};
+
+}  // namespace presence::edge

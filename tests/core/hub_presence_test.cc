@@ -1,0 +1,411 @@
+// Presence: what the store is told, when, and what becomes of a store that is away.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "core/hub.h"
+#include "tests/fakes/hub_world.h"
+
+namespace presence::core {
+namespace {
+
+using link::v1::STATUS_AWAY;
+using link::v1::STATUS_OFFLINE;
+using link::v1::STATUS_ONLINE;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using testing::Contains;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Not;
+using testing::SizeIs;
+using testing::StartsWith;
+
+using Outcome = HubWorld::Outcome;
+
+const uint64_t kPhone = ConnectionOf(7);
+const uint64_t kLaptop = ConnectionOf(8);
+
+// -------------------------------------------------------------------------------------------------------------- writes
+
+TEST(HubPresence, ConnectionsAreAssertedAndRemoved) {
+  HubWorld world;
+  world.Attach(1, 3);
+  world.Say(1, Opened(1, kPhone, "alice"));
+  world.Say(1, Opened(2, kLaptop, "alice"));
+  EXPECT_THAT(world.Asked(),
+              ElementsAre("assert e1/0/7.1 attach=3 alice online", "assert e1/0/8.1 attach=3 alice online"));
+  world.ConfirmAll(STATUS_ONLINE, 10);
+  world.Say(1, StatusSet(3, kPhone, STATUS_AWAY));
+  EXPECT_THAT(world.Asked(), ElementsAre("assert e1/0/7.1 attach=3 alice away"));
+  world.ConfirmAll(STATUS_ONLINE, 10);
+  world.Say(1, Closed(4, kLaptop, "alice"));
+  EXPECT_THAT(world.Asked(), ElementsAre("remove e1/0/8.1 attach=3 alice previous=online@10"));
+  EXPECT_EQ(world.hub().sizes().users, 1u);
+}
+
+TEST(HubPresence, ChangesWhileAWriteIsUnderWayBecomeOne) {
+  HubWorld world;
+  world.Attach(1, 1);
+  world.Say(1, {Opened(1, kPhone, "alice"), StatusSet(2, kPhone, STATUS_AWAY), StatusSet(3, kPhone, STATUS_ONLINE),
+                StatusSet(4, kPhone, STATUS_AWAY)});
+  EXPECT_THAT(world.Asked(), ElementsAre("assert e1/0/7.1 attach=1 alice online"));
+  world.Answer(Outcome::kApplied);
+  EXPECT_THAT(world.Asked(), ElementsAre("assert e1/0/7.1 attach=1 alice away"));
+  world.Answer(Outcome::kApplied);
+  EXPECT_THAT(world.Asked(), IsEmpty());
+  EXPECT_TRUE(world.hub().Idle());
+}
+
+TEST(HubPresence, ARemovalWaitsForTheAssertBeforeIt) {
+  HubWorld world;
+  world.Attach(1, 1);
+  world.Say(1, {Opened(1, kPhone, "alice"), Closed(2, kPhone, "alice")});
+  EXPECT_THAT(world.Asked(), ElementsAre("assert e1/0/7.1 attach=1 alice online"));
+  world.Answer(Outcome::kApplied);
+  EXPECT_THAT(world.Asked(), ElementsAre("remove e1/0/7.1 attach=1 alice previous=online@10"));
+}
+
+TEST(HubPresence, WritesInFlightAreBoundedAndTheRestWaitsItsTurn) {
+  HubOptions options = HubWorld::DefaultOptions();
+  options.writes_in_flight_max = 2;
+  HubWorld world(options);
+  world.Attach(1, 1);
+  for (uint32_t i = 1; i <= 4; ++i) world.Say(1, Opened(i, ConnectionOf(i), "alice"));
+  EXPECT_THAT(world.Asked(), SizeIs(2));
+  EXPECT_EQ(world.hub().sizes().writes_waiting, 2u);
+  world.Answer(Outcome::kApplied);
+  EXPECT_THAT(world.Asked(), ElementsAre("assert e1/0/3.1 attach=1 alice online"));
+  world.ConfirmAll();
+  EXPECT_THAT(world.Asked(), ElementsAre("assert e1/0/4.1 attach=1 alice online"));
+  EXPECT_TRUE(world.hub().Idle());
+}
+
+TEST(HubPresence, TheStoreLearnsHowLongAClientHasBeenSilent) {
+  HubWorld world;
+  world.OpenLink(1);
+  world.Say(1, {Hello(1), Declared(kPhone, "alice", {}, STATUS_AWAY, 1500)});
+  EXPECT_THAT(world.Asked(), ElementsAre("assert e1/0/7.1 attach=1 alice away silent=1500ms"));
+  world.ConfirmAll();
+  world.Pass(milliseconds(300));
+  world.Say(1, {ResyncDone(), Activity({kPhone})});
+  world.Pass(milliseconds(200));
+  world.Forget();
+  world.Say(1, StatusSet(1, kPhone, STATUS_ONLINE));
+  EXPECT_THAT(world.Asked(), ElementsAre("assert e1/0/7.1 attach=1 alice online silent=200ms"));
+}
+
+TEST(HubPresence, TheEndOfAConnectionOfAnotherCoreIsPassedOn) {
+  HubWorld world;
+  world.Attach(1, 4);
+  world.Say(1, Closed(9, kPhone, "alice"));
+  EXPECT_THAT(world.Asked(), ElementsAre("remove e1/0/7.1 attach=4 alice"));
+  world.Tick();
+  EXPECT_THAT(world.Sent(1), IsEmpty());
+  world.ConfirmAll(STATUS_OFFLINE, 11);
+  world.Tick();
+  EXPECT_THAT(world.Sent(1), ElementsAre("ack 9"));
+}
+
+TEST(HubPresence, WhatAHigherAttachHasTakenOverIsLetBe) {
+  HubWorld world;
+  world.Attach(1, 1);
+  world.Say(1, Opened(1, kPhone, "alice"));
+  world.Answer(Outcome::kFenced);
+  world.Forget();
+  world.Say(1, Activity({kPhone}));
+  world.StoreDown();
+  world.StoreUp();
+  EXPECT_THAT(world.Asked(), Not(Contains(HasSubstr("e1/0/7.1"))));
+  EXPECT_EQ(world.hub().counters().fenced, 1u);
+  world.LoseLink(1);
+  world.StoreDown();
+  world.Attach(2, 5, {Declared(kPhone, "alice")});
+  world.StoreUp();
+  EXPECT_THAT(world.Asked(), Contains(StartsWith("reassert e1/0/7.1 attach=5 alice")))
+      << "until its shard comes back higher";
+}
+
+// --------------------------------------------------------------------------------------------------------- edge grace
+
+TEST(HubGrace, ALostEdgeIsWaitedForAndThenItsConnectionsAreClosed) {
+  HubWorld world;
+  world.AttachConfirmed(1, 2, {Declared(kLaptop, "bob"), Declared(kPhone, "alice", {"general"})});
+  world.LoseLink(1);
+  world.Pass(milliseconds(4900));
+  EXPECT_THAT(world.Asked(), Not(Contains(HasSubstr("remove"))));
+  EXPECT_EQ(world.hub().sizes().connections, 2u);
+  world.Pass(milliseconds(100));
+  EXPECT_THAT(world.Asked(), ElementsAre("remove e1/0/7.1 attach=2 alice previous=online@10",
+                                         "remove e1/0/8.1 attach=2 bob previous=online@10"));
+  EXPECT_EQ(world.hub().sizes().connections, 0u);
+  EXPECT_EQ(world.hub().sizes().rooms, 0u);
+  EXPECT_EQ(world.hub().sizes().shards, 0u);
+  EXPECT_EQ(world.hub().counters().edges_expired, 1u);
+  EXPECT_THAT(world.Reports(), ElementsAre(HasSubstr("2 connections are closed")));
+}
+
+TEST(HubGrace, AnEdgeThatComesBackInTimeLosesNobody) {
+  HubWorld world;
+  world.AttachConfirmed(1, 1, {Declared(kPhone, "alice")});
+  world.LoseLink(1);
+  world.Pass(milliseconds(4900));
+  world.Attach(2, 2, {Declared(kPhone, "alice")});
+  for (int i = 0; i < 10; ++i) {
+    world.Say(2, Heartbeat());
+    world.Pass(seconds(1));
+  }
+  EXPECT_THAT(world.Asked(), Not(Contains(HasSubstr("remove"))));
+}
+
+// Shard 0 left this core for another one, where it attached as 2. This core notices the loss late, and says that its
+// connections are gone: with attach 1, so the store refuses, and this core never says so again.
+TEST(HubGrace, ALateRemovalOfTheOldAttachIsFencedAfterAReattachAtAnotherCore) {
+  HubWorld world;
+  world.AttachConfirmed(1, 1, {Declared(kPhone, "alice")});
+  world.Pass(milliseconds(3100));
+  EXPECT_THAT(world.Sent(1), Contains("closed UNAVAILABLE"));
+  world.Pass(milliseconds(5000));
+  EXPECT_THAT(world.Asked(), ElementsAre("remove e1/0/7.1 attach=1 alice previous=online@10"));
+  world.Answer(Outcome::kFenced);
+  world.StoreDown();
+  world.StoreUp();
+  EXPECT_THAT(world.Asked(), Not(Contains(StartsWith("remove"))));
+  EXPECT_EQ(world.hub().sizes().removals, 0u) << "nothing is left of it here";
+}
+
+// ------------------------------------------------------------------------------------------------------ a store away
+
+TEST(HubOutage, WhatHappensMeanwhileIsWrittenAsReassertsOnReturn) {
+  HubWorld world;
+  world.AttachConfirmed(1, 1, {Declared(kPhone, "alice")});
+  world.StoreDown();
+  world.Say(1, {StatusSet(1, kPhone, STATUS_AWAY), Opened(2, kLaptop, "bob")});
+  world.Tick();
+  EXPECT_THAT(world.Asked(), IsEmpty());
+  EXPECT_THAT(world.Sent(1), IsEmpty()) << "not acknowledged";
+  EXPECT_FALSE(world.hub().Idle());
+  world.StoreUp();
+  EXPECT_THAT(world.Asked(),
+              ElementsAre(StartsWith("read changes"), "reassert e1/0/7.1 attach=1 alice away previous=online@10",
+                          "reassert e1/0/8.1 attach=1 bob online"));
+  world.ConfirmAll();
+  world.Tick();
+  EXPECT_THAT(world.Sent(1), ElementsAre("ack 2"));
+  EXPECT_TRUE(world.hub().Idle());
+}
+
+TEST(HubOutage, EveryoneIsReassertedWithWhatWasLastKnownThroughTheSameWindow) {
+  HubOptions options = HubWorld::DefaultOptions();
+  options.writes_in_flight_max = 1;
+  HubWorld world(options);
+  world.AttachConfirmed(1, 1, {Declared(kPhone, "alice"), Declared(kLaptop, "bob")});
+  world.Bus(Changed("bob", STATUS_AWAY, 77));  // another device of his, at another core
+  world.StoreDown();
+  world.StoreUp();
+  EXPECT_THAT(world.Asked(),
+              ElementsAre(StartsWith("read changes"), "reassert e1/0/7.1 attach=1 alice online previous=online@10"));
+  world.Answer(Outcome::kApplied);
+  EXPECT_THAT(world.Asked(), ElementsAre("reassert e1/0/8.1 attach=1 bob online previous=away@77"));
+  EXPECT_EQ(world.hub().counters().reasserted, 2u);
+}
+
+TEST(HubOutage, AWriteInFlightWhenItWentAwayIsRepeated) {
+  HubWorld world;
+  world.Attach(1, 1);
+  world.Say(1, Opened(1, kPhone, "alice"));
+  world.StoreDown();
+  world.Answer(Outcome::kUnavailable);
+  world.Forget();
+  world.StoreUp();
+  EXPECT_THAT(world.Asked(), Contains("reassert e1/0/7.1 attach=1 alice online"));
+}
+
+TEST(HubOutage, AStoreThatRefusesIsNotAskedInACircle) {
+  HubWorld world;
+  world.Attach(1, 1);
+  world.Say(1, Opened(1, kPhone, "alice"));
+  world.Answer(Outcome::kUnavailable);
+  world.Forget();
+  world.Pass(milliseconds(900));
+  EXPECT_THAT(world.Asked(), IsEmpty());
+  world.Pass(milliseconds(200));
+  EXPECT_THAT(world.Asked(), ElementsAre(StartsWith("reassert e1/0/7.1 attach=1 alice online")));
+}
+
+TEST(HubOutage, RemovalsOfTheLastHalfMinuteAreRepeatedSinceTheStoreMayHaveLostThem) {
+  HubWorld world;
+  world.AttachConfirmed(1, 1, {Declared(kPhone, "alice"), Declared(kLaptop, "bob")});
+  world.Say(1, Closed(1, kPhone, "alice"));
+  world.ConfirmAll(STATUS_OFFLINE, 11);
+  for (int i = 0; i < 20; ++i) {
+    world.Pass(seconds(1));
+    world.Say(1, Heartbeat());
+  }
+  world.StoreDown();
+  for (int i = 0; i < 60; ++i) {  // its absence does not count: what it lost was written just before
+    world.Pass(seconds(1));
+    world.Say(1, Heartbeat());
+  }
+  world.Forget();
+  world.StoreUp();
+  EXPECT_THAT(world.Asked(), Contains("remove e1/0/7.1 attach=1 alice previous=offline@11"));
+  world.ConfirmAll(STATUS_OFFLINE, 11);
+  world.Tick();
+  EXPECT_EQ(world.hub().sizes().removals, 0u) << "30 s old now, and forgotten";
+  world.StoreDown();
+  world.Forget();
+  world.StoreUp();
+  EXPECT_THAT(world.Asked(), Not(Contains(StartsWith("remove"))));
+}
+
+TEST(HubOutage, ARemovalIsForgottenAfterHalfAMinute) {
+  HubWorld world;
+  world.AttachConfirmed(1, 1, {Declared(kPhone, "alice")});
+  world.Say(1, Closed(1, kPhone, "alice"));
+  world.ConfirmAll(STATUS_OFFLINE, 11);
+  EXPECT_EQ(world.hub().sizes().removals, 1u);
+  world.Pass(milliseconds(29'900));
+  EXPECT_EQ(world.hub().sizes().removals, 1u);
+  world.Pass(milliseconds(200));
+  EXPECT_EQ(world.hub().sizes().removals, 0u);
+}
+
+TEST(HubOutage, EndsThatTheStoreCannotHearAreBoundedAndTheRestIsLeftToTheSweep) {
+  HubOptions options = HubWorld::DefaultOptions();
+  options.removals_max = 3;
+  HubWorld world(options);
+  world.AttachConfirmed(1, 1, {Declared(kPhone, "alice")});
+  world.StoreDown();
+  world.Say(1, Closed(1, kPhone, "alice"));
+  uint64_t sequence = 1;
+  for (uint32_t i = 1; i <= 10; ++i) {
+    world.Say(1, Opened(++sequence, ConnectionOf(8, i), "bob"));
+    world.Say(1, Closed(++sequence, ConnectionOf(8, i), "bob"));
+  }
+  EXPECT_EQ(world.hub().sizes().removals, 3u);
+  EXPECT_EQ(world.hub().counters().removals_forgotten, 8u);
+  world.Forget();
+  world.StoreUp();
+  EXPECT_THAT(world.Asked(),
+              ElementsAre(StartsWith("read changes"), "remove e1/0/7.1 attach=1 alice previous=online@10",
+                          "remove e1/0/8.1 attach=1 bob", "remove e1/0/8.2 attach=1 bob"));
+  world.ConfirmAll(STATUS_OFFLINE, 11);
+  world.Tick();
+  EXPECT_THAT(world.Sent(1), ElementsAre("ack 21"));
+}
+
+TEST(HubOutage, RememberedRemovalsGiveWayToNewOnes) {
+  HubOptions options = HubWorld::DefaultOptions();
+  options.removals_max = 2;
+  HubWorld world(options);
+  world.Attach(1, 1);
+  for (uint32_t i = 1; i <= 10; ++i) {
+    world.Say(1, Closed(i, ConnectionOf(i), "alice"));
+    world.ConfirmAll(STATUS_OFFLINE, 11);
+    world.Pass(milliseconds(100));
+    world.Say(1, Heartbeat());
+  }
+  EXPECT_LE(world.hub().sizes().removals, 2u);
+}
+
+TEST(HubOutage, ARepeatedRemovalThatIsFencedIsForgottenInTime) {
+  HubWorld world;
+  world.AttachConfirmed(1, 1, {Declared(kPhone, "alice")});
+  world.Say(1, Closed(1, kPhone, "alice"));
+  world.ConfirmAll(STATUS_OFFLINE, 11);
+  world.StoreDown();
+  world.StoreUp();
+  world.Answer(Outcome::kFenced);
+  EXPECT_EQ(world.hub().sizes().removals, 1u);
+  world.Pass(seconds(31));
+  EXPECT_EQ(world.hub().sizes().removals, 0u);
+}
+
+TEST(HubOutage, SweepsOnceASecondWhileTheStoreIsUp) {
+  HubWorld world;
+  const int before = world.sweeps();
+  world.Pass(seconds(5));
+  EXPECT_EQ(world.sweeps() - before, 5);
+  world.StoreDown();
+  world.Pass(seconds(5));
+  EXPECT_EQ(world.sweeps() - before, 5);
+}
+
+// ----------------------------------------------------------------------------------------------------------- refreshes
+
+TEST(HubRefresh, OneForEachReportOfActivity) {
+  HubWorld world;
+  world.AttachConfirmed(1, 1,
+                        {Declared(kPhone, "alice"), Declared(kLaptop, "bob"), Declared(ConnectionOf(9), "carol")});
+  world.Say(1, Activity({kPhone}, {kLaptop}));
+  EXPECT_THAT(world.Asked(), ElementsAre("refresh e1/0/7.1@1 e1/0/8.1@1(ping)"));
+}
+
+TEST(HubRefresh, NotOfWhatTheStoreDoesNotHaveYet) {
+  HubWorld world;
+  world.AttachConfirmed(1, 1, {Declared(kPhone, "alice")});
+  world.Say(1, {Opened(1, kLaptop, "bob"), StatusSet(2, kPhone, STATUS_AWAY)});
+  world.Forget();
+  world.Say(1, Activity({kPhone, kLaptop}));
+  EXPECT_THAT(world.Asked(), IsEmpty());
+}
+
+// The store has ended an entry: this core's link may be the remains of an edge that is gone. A re-assert at once would
+// bring a dead user back; one after a further frame has arrived will not.
+TEST(HubRefresh, AMissingEntryIsReassertedOnlyAfterTheLinkHasProvenAlive) {
+  HubWorld world;
+  world.AttachConfirmed(1, 1, {Declared(kPhone, "alice"), Declared(kLaptop, "bob")});
+  world.Say(1, Activity({kPhone, kLaptop}));
+  world.Forget();
+  world.AnswerRefresh({1});
+  world.Pass(seconds(1));
+  EXPECT_THAT(world.Asked(), IsEmpty());
+  world.Say(1, Heartbeat());
+  EXPECT_THAT(world.Asked(), ElementsAre("reassert e1/0/8.1 attach=1 bob online silent=1000ms previous=online@10"));
+  world.ConfirmAll();
+  world.Say(1, Heartbeat());
+  EXPECT_THAT(world.Asked(), IsEmpty()) << "once";
+}
+
+TEST(HubRefresh, ALinkThatDiesAfterTheAnswerResurrectsNobody) {
+  HubWorld world;
+  world.AttachConfirmed(1, 1, {Declared(kPhone, "alice")});
+  world.Say(1, Activity({kPhone}));
+  world.Forget();
+  world.AnswerRefresh({0});
+  world.Pass(seconds(10));
+  EXPECT_THAT(world.Asked(), ElementsAre("remove e1/0/7.1 attach=1 alice previous=online@10"));
+}
+
+TEST(HubRefresh, AClosedConnectionIsNotResurrectedByALateAnswer) {
+  HubWorld world;
+  world.AttachConfirmed(1, 1, {Declared(kPhone, "alice")});
+  world.Say(1, {Activity({kPhone}), Closed(1, kPhone, "alice")});
+  world.ConfirmAll(STATUS_OFFLINE, 11);
+  world.Forget();
+  world.AnswerRefresh({0});
+  world.Say(1, {Heartbeat(), Opened(2, ConnectionOf(7, 2), "bob")});
+  EXPECT_THAT(world.Asked(), ElementsAre("assert e1/0/7.2 attach=1 bob online"));
+}
+
+TEST(HubRefresh, AnAnswerForAnEarlierLinkOfTheShardIsVoid) {
+  HubWorld world;
+  world.AttachConfirmed(1, 1, {Declared(kPhone, "alice")});
+  world.Say(1, Activity({kPhone}));
+  world.LoseLink(1);
+  world.AttachConfirmed(2, 2, {Declared(kPhone, "alice")});
+  world.AnswerRefresh({0});
+  world.Say(2, Heartbeat());
+  EXPECT_THAT(world.Asked(), IsEmpty());
+}
+
+TEST(HubRefresh, AStalledStoreIsNotGivenMoreAndMore) {
+  HubWorld world;
+  world.AttachConfirmed(1, 1, {Declared(kPhone, "alice")});
+  for (int i = 0; i < 20; ++i) world.Say(1, Activity({kPhone}));
+  EXPECT_THAT(world.Asked(), SizeIs(4));
+}
+
+}  // namespace
+}  // namespace presence::core

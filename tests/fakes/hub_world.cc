@@ -1,0 +1,377 @@
+#include "tests/fakes/hub_world.h"
+
+#include "common/check.h"
+#include "common/connection_id.h"
+#include "core/presence_text.h"
+
+namespace presence::core {
+namespace {
+
+using link::v1::CoreCommand;
+using link::v1::EdgeEvent;
+
+std::string Name(uint64_t connection) {
+  const ConnectionId id = ConnectionId::Unpack(connection);
+  return std::to_string(id.slot) + "." + std::to_string(id.generation);
+}
+
+std::string Name(const ConnectionKey& key) {
+  char edge[20];
+  std::snprintf(edge, sizeof edge, "%llx", static_cast<unsigned long long>(key.incarnation));
+  return std::string(edge) + "/" + std::to_string(ConnectionId::Unpack(key.connection).shard) + "/" +
+         Name(key.connection);
+}
+
+template <typename Range>
+std::string Join(const Range& parts) {
+  std::string out;
+  for (const auto& part : parts) {
+    if (!out.empty()) out.push_back(',');
+    if constexpr (std::is_integral_v<std::decay_t<decltype(part)>>) {
+      out.append(std::to_string(part));
+    } else {
+      out.append(part);
+    }
+  }
+  return out;
+}
+
+std::string StatusIn(const std::string& text) {
+  const std::string_view member = "\"status\":\"";
+  const size_t start = text.find(member) + member.size();
+  return text.substr(start, text.find('"', start) - start);
+}
+
+std::string Line(const CoreCommand& command) {
+  const auto number = [](uint64_t n) { return std::to_string(n); };
+  switch (command.command_case()) {
+    case CoreCommand::kWelcome:
+      return "welcome watermark=" + number(command.welcome().presence_watermark());
+    case CoreCommand::kAcknowledge:
+      return "ack " + number(command.acknowledge().sequence());
+    case CoreCommand::kBind: {
+      const auto& bind = command.bind();
+      return "bind " + Name(bind.connection()) + " " + bind.room_id() + " handle=" + number(bind.handle()) +
+             " reply=" + number(bind.reply_to());
+    }
+    case CoreCommand::kUnbind: {
+      const auto& unbind = command.unbind();
+      return "unbind " + Name(unbind.connection()) + " " + unbind.room_id() + " reply=" + number(unbind.reply_to());
+    }
+    case CoreCommand::kRefuse:
+      return "refuse reply=" + number(command.refuse().reply_to()) + " " + number(command.refuse().code());
+    case CoreCommand::kDeliver: {
+      const auto& deliver = command.deliver();
+      return (deliver.volatile_() ? "typing " : "deliver ") + number(deliver.handle()) + " " + deliver.text();
+    }
+    case CoreCommand::kDeliverPresence: {
+      const auto& presence = command.deliver_presence();
+      return "presence " + presence.user_id() + "@" + number(presence.version()) + " " + StatusIn(presence.text()) +
+             (presence.everyone() ? " everyone" : " rooms=" + Join(presence.handles()));
+    }
+    case CoreCommand::kCloseConnection:
+      return "close " + Name(command.close_connection().connection());
+    case CoreCommand::kHeartbeat:
+      return "heartbeat";
+    case CoreCommand::COMMAND_NOT_SET:
+      return "an empty command";
+  }
+  return "an unknown command";
+}
+
+}  // namespace
+
+uint64_t ConnectionOf(uint32_t slot, uint32_t generation, uint32_t shard) {
+  return ConnectionId{shard, slot, generation}.Pack();
+}
+
+EdgeEvent Hello(uint64_t attach, uint64_t watermark, uint64_t edge, uint32_t shard) {
+  EdgeEvent event;
+  auto& hello = *event.mutable_hello();
+  hello.set_protocol(1);
+  hello.set_edge("edge");
+  hello.set_incarnation(edge);
+  hello.set_shard(shard);
+  hello.set_attach(attach);
+  hello.set_presence_watermark(watermark);
+  return event;
+}
+
+EdgeEvent Declared(uint64_t connection, std::string_view user, std::vector<std::string> rooms, Status status,
+                   uint32_t silent_ms) {
+  EdgeEvent event;
+  auto& declared = *event.mutable_connection_declared();
+  declared.set_connection(connection);
+  declared.set_user_id(std::string(user));
+  declared.set_username(std::string(user));
+  declared.set_status(status);
+  declared.set_silent_ms(silent_ms);
+  declared.mutable_room_ids()->Add(rooms.begin(), rooms.end());
+  return event;
+}
+
+EdgeEvent ResyncDone() {
+  EdgeEvent event;
+  event.mutable_resync_done();
+  return event;
+}
+
+EdgeEvent Opened(uint64_t sequence, uint64_t connection, std::string_view user) {
+  EdgeEvent event;
+  event.set_sequence(sequence);
+  event.mutable_connection_opened()->set_connection(connection);
+  event.mutable_connection_opened()->set_user_id(std::string(user));
+  event.mutable_connection_opened()->set_username(std::string(user));
+  return event;
+}
+
+EdgeEvent Closed(uint64_t sequence, uint64_t connection, std::string_view user) {
+  EdgeEvent event;
+  event.set_sequence(sequence);
+  event.mutable_connection_closed()->set_connection(connection);
+  event.mutable_connection_closed()->set_user_id(std::string(user));
+  return event;
+}
+
+EdgeEvent Joined(uint64_t sequence, uint64_t connection, std::string_view room) {
+  EdgeEvent event;
+  event.set_sequence(sequence);
+  event.mutable_room_joined()->set_connection(connection);
+  event.mutable_room_joined()->set_room_id(std::string(room));
+  return event;
+}
+
+EdgeEvent Left(uint64_t sequence, uint64_t connection, std::string_view room) {
+  EdgeEvent event;
+  event.set_sequence(sequence);
+  event.mutable_room_left()->set_connection(connection);
+  event.mutable_room_left()->set_room_id(std::string(room));
+  return event;
+}
+
+EdgeEvent StatusSet(uint64_t sequence, uint64_t connection, Status status) {
+  EdgeEvent event;
+  event.set_sequence(sequence);
+  event.mutable_status_changed()->set_connection(connection);
+  event.mutable_status_changed()->set_status(status);
+  return event;
+}
+
+EdgeEvent Typing(uint64_t connection, std::string_view room, link::v1::RoomKind kind) {
+  EdgeEvent event;
+  event.mutable_typing_started()->set_connection(connection);
+  event.mutable_typing_started()->set_room_id(std::string(room));
+  event.mutable_typing_started()->set_kind(kind);
+  return event;
+}
+
+EdgeEvent Activity(std::vector<uint64_t> alive, std::vector<uint64_t> pinged) {
+  EdgeEvent event;
+  event.mutable_activity_reported()->mutable_alive()->Add(alive.begin(), alive.end());
+  event.mutable_activity_reported()->mutable_pinged()->Add(pinged.begin(), pinged.end());
+  return event;
+}
+
+EdgeEvent Heartbeat() {
+  EdgeEvent event;
+  event.mutable_heartbeat();
+  return event;
+}
+
+link::v1::BusEnvelope Changed(std::string_view user, Status status, uint64_t version, std::vector<std::string> rooms) {
+  link::v1::BusEnvelope envelope;
+  auto& changed = *envelope.mutable_presence_changed();
+  changed.set_user_id(std::string(user));
+  changed.set_username(std::string(user));
+  changed.set_status(status);
+  changed.set_version(version);
+  changed.mutable_room_ids()->Add(rooms.begin(), rooms.end());
+  return envelope;
+}
+
+link::v1::BusEnvelope MessageFrom(uint64_t core, uint64_t sequence, std::string_view room, std::string_view text) {
+  link::v1::BusEnvelope envelope;
+  envelope.set_core(core);
+  envelope.set_sequence(sequence);
+  envelope.mutable_message()->set_room_id(std::string(room));
+  envelope.mutable_message()->set_text(std::string(text));
+  return envelope;
+}
+
+StoredChange LoggedChange(std::string_view user, Status status, uint64_t version, std::vector<std::string> rooms) {
+  StoredChange change;
+  change.presence.user_id = user;
+  change.presence.username = user;
+  change.presence.status = status;
+  change.presence.version = version;
+  change.room_ids = std::move(rooms);
+  return change;
+}
+
+HubOptions HubWorld::DefaultOptions() {
+  HubOptions options;
+  options.core_name = "core";
+  options.incarnation = kCore;
+  return options;
+}
+
+HubWorld::HubWorld(HubOptions options)
+    : now_{SteadyTime(std::chrono::hours(5)), WallTime(std::chrono::seconds(1'700'000'000))},
+      hub_(std::move(options), *this, *this) {
+  hub_.OnTick(now_);
+  hub_.OnStoreUp(now_, false);
+}
+
+void HubWorld::Pass(std::chrono::milliseconds time) {
+  constexpr std::chrono::milliseconds kStep{100};
+  while (time.count() > 0) {
+    Stall(std::min(time, kStep));
+    time -= std::min(time, kStep);
+    Tick();
+  }
+}
+
+void HubWorld::Stall(std::chrono::milliseconds time) {
+  now_.steady += time;
+  now_.wall += time;
+}
+
+void HubWorld::Say(uint64_t link, const std::vector<EdgeEvent>& events) {
+  for (const EdgeEvent& event : events) Say(link, event);
+}
+
+void HubWorld::Attach(uint64_t link, uint64_t attach, const std::vector<EdgeEvent>& declared, uint64_t edge,
+                      uint32_t shard) {
+  OpenLink(link);
+  Say(link, Hello(attach, 0, edge, shard));
+  Say(link, declared);
+  Say(link, ResyncDone());
+  Forget();
+}
+
+void HubWorld::AttachConfirmed(uint64_t link, uint64_t attach, const std::vector<EdgeEvent>& declared, uint64_t edge,
+                               uint32_t shard) {
+  Attach(link, attach, declared, edge, shard);
+  ConfirmAll();
+  Forget();
+}
+
+void HubWorld::Answer(Outcome outcome, Status status, uint64_t version) {
+  PRESENCE_CHECK(!open_writes_.empty(), "an answer is to a write");
+  const uint64_t id = open_writes_.front();
+  open_writes_.pop_front();
+  WriteResult result;
+  result.outcome = outcome;
+  if (outcome != Outcome::kUnavailable) {
+    result.user_status = status;
+    result.user_version = version;
+  }
+  hub_.OnWritten(now_, id, result);
+}
+
+void HubWorld::ConfirmAll(Status status, uint64_t version) {
+  while (!open_writes_.empty()) Answer(Outcome::kApplied, status, version);
+}
+
+void HubWorld::AnswerRefresh(const std::vector<uint32_t>& missing) {
+  PRESENCE_CHECK(!open_refreshes_.empty(), "an answer is to a refresh");
+  const uint64_t id = open_refreshes_.front();
+  open_refreshes_.pop_front();
+  hub_.OnRefreshed(now_, id, missing);
+}
+
+void HubWorld::AnswerPublish(bool ok) {
+  PRESENCE_CHECK(!open_publishes_.empty(), "an answer is to a publication");
+  const uint64_t id = open_publishes_.front();
+  open_publishes_.pop_front();
+  hub_.OnPublished(now_, id, ok);
+}
+
+void HubWorld::AnswerRead(const absl::StatusOr<ChangeLog>& log) {
+  PRESENCE_CHECK(!open_reads_.empty(), "an answer is to a read");
+  const uint64_t id = open_reads_.front();
+  open_reads_.pop_front();
+  hub_.OnChangesRead(now_, id, log);
+}
+
+void HubWorld::LoopBack() {
+  PRESENCE_CHECK(!on_the_bus_.empty(), "what comes back was published");
+  const link::v1::BusEnvelope envelope = on_the_bus_.front();
+  on_the_bus_.pop_front();
+  Bus(envelope);
+}
+
+void HubWorld::Forget() {
+  Flush(0);
+  sent_.clear();
+  asked_.clear();
+  answers_.clear();
+  reports_.clear();
+}
+
+HubWorld::Lines& HubWorld::Flush(uint64_t link) {
+  if (command_link_ != 0) sent_[command_link_].push_back(Line(command_));
+  command_link_ = 0;
+  return sent_[link];
+}
+
+CoreCommand& HubWorld::AddCommand(LinkId link) {
+  Flush(0);
+  command_link_ = link.value();
+  command_.Clear();
+  return command_;
+}
+
+void HubWorld::CloseLink(LinkId link, const absl::Status& why) {
+  Flush(link.value()).push_back("closed " + absl::StatusCodeToString(why.code()));
+}
+
+void HubWorld::AnswerBroadcast(uint64_t request, const absl::Status& status) {
+  answers_.push_back(std::to_string(request) + " " + absl::StatusCodeToString(status.code()));
+}
+
+void HubWorld::Write(const PresenceWrite& write) {
+  using Kind = PresenceWrite::Kind;
+  std::string line = write.kind == Kind::kAssert ? "assert " : write.kind == Kind::kReassert ? "reassert " : "remove ";
+  line += Name(write.key) + " attach=" + std::to_string(write.attach) + " ";
+  line.append(write.user_id);
+  if (write.kind != Kind::kRemove) line.append(" ").append(StatusName(write.status));
+  if (!write.room_ids.empty()) line += " rooms=" + Join(write.room_ids);
+  if (write.silent_for.count() > 0) line += " silent=" + std::to_string(write.silent_for.count()) + "ms";
+  if (write.previous_version != 0) {
+    line.append(" previous=").append(StatusName(write.previous_status));
+    line += "@" + std::to_string(write.previous_version);
+  }
+  asked_.push_back(line);
+  open_writes_.push_back(write.id);
+}
+
+void HubWorld::Refresh(uint64_t id, absl::Span<const RefreshEntry> entries) {
+  std::string line = "refresh";
+  for (const RefreshEntry& entry : entries) {
+    line += " " + Name(entry.key) + "@" + std::to_string(entry.attach) + (entry.pinged ? "(ping)" : "");
+  }
+  asked_.push_back(line);
+  open_refreshes_.push_back(id);
+}
+
+void HubWorld::SetTyping(std::string_view room_id, std::string_view user_id, std::string_view username) {
+  asked_.push_back("typing " + std::string(room_id) + " " + std::string(user_id) + " " + std::string(username));
+}
+
+void HubWorld::Publish(uint64_t id, const link::v1::BusEnvelope& envelope, std::string_view outside) {
+  std::string line = "publish " + std::to_string(envelope.sequence());
+  if (envelope.has_message()) line += " message " + envelope.message().room_id() + " " + envelope.message().text();
+  if (envelope.has_typing()) line += " typing " + envelope.typing().room_id() + " " + envelope.typing().user_id();
+  asked_.push_back(line);
+  if (!outside.empty()) asked_.push_back("outside " + std::string(outside));
+  open_publishes_.push_back(id);
+  on_the_bus_.push_back(envelope);
+}
+
+void HubWorld::ReadChanges(uint64_t id, uint64_t since_version) {
+  asked_.push_back("read changes since " + std::to_string(since_version));
+  open_reads_.push_back(id);
+}
+
+}  // namespace presence::core

@@ -1,0 +1,145 @@
+// A hub with everything around it played by the test: shards that say what the test lets them say, a store that records what
+// it is asked and answers when told to, and a clock that moves by hand. All that the hub does is recorded as short lines.
+//
+// Connections are written slot.generation, those of the store edge/shard/slot.generation in hexadecimal for the edge.
+// Store calls look like
+//   assert e1/0/7.1 attach=1 alice online           [rooms=a,b] [silent=1500ms]
+//   reassert e1/0/7.1 attach=1 alice online previous=online@10
+//   remove e1/0/7.1 attach=1 alice previous=online@10
+//   refresh e1/0/7.1@1 e1/0/8.1@1(ping)             typing general alice Alice
+//   publish 1 message general {...}                 outside {...}
+//   read changes since 95000000                     (sweeps are counted only)
+// and what a link got
+//   welcome watermark=0 | ack 5 | bind 7.1 general handle=1 reply=3 | unbind 7.1 general reply=4 | refuse reply=3 429
+//   deliver 1 {...} | typing 1 {...} | presence alice@10 online everyone | presence alice@10 online rooms=1,2
+//   heartbeat | closed FAILED_PRECONDITION
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "core/hub.h"
+#include "core/store.h"
+#include "presence/link/v1/link.pb.h"
+
+namespace presence::core {
+
+inline constexpr uint64_t kEdge = 0xe1;  // incarnation of the edge in most tests
+inline constexpr uint64_t kCore = 0xc0;
+
+// What a shard may say. Connections are of shard 0 unless they say otherwise.
+uint64_t ConnectionOf(uint32_t slot, uint32_t generation = 1, uint32_t shard = 0);
+
+link::v1::EdgeEvent Hello(uint64_t attach, uint64_t watermark = 0, uint64_t edge = kEdge, uint32_t shard = 0);
+link::v1::EdgeEvent Declared(uint64_t connection, std::string_view user, std::vector<std::string> rooms = {},
+                             Status status = link::v1::STATUS_ONLINE, uint32_t silent_ms = 0);
+link::v1::EdgeEvent ResyncDone();
+link::v1::EdgeEvent Opened(uint64_t sequence, uint64_t connection, std::string_view user);
+link::v1::EdgeEvent Closed(uint64_t sequence, uint64_t connection, std::string_view user);
+link::v1::EdgeEvent Joined(uint64_t sequence, uint64_t connection, std::string_view room);
+link::v1::EdgeEvent Left(uint64_t sequence, uint64_t connection, std::string_view room);
+link::v1::EdgeEvent StatusSet(uint64_t sequence, uint64_t connection, Status status);
+link::v1::EdgeEvent Typing(uint64_t connection, std::string_view room,
+                           link::v1::RoomKind kind = link::v1::ROOM_KIND_CHANNEL);
+link::v1::EdgeEvent Activity(std::vector<uint64_t> alive, std::vector<uint64_t> pinged = {});
+link::v1::EdgeEvent Heartbeat();
+
+// What comes by the bus.
+link::v1::BusEnvelope Changed(std::string_view user, Status status, uint64_t version,
+                              std::vector<std::string> rooms = {});
+link::v1::BusEnvelope MessageFrom(uint64_t core, uint64_t sequence, std::string_view room, std::string_view text);
+
+StoredChange LoggedChange(std::string_view user, Status status, uint64_t version, std::vector<std::string> rooms = {});
+
+class HubWorld final : private HubOutput, private Store {
+ public:
+  using Lines = std::vector<std::string>;
+  using Outcome = WriteResult::Outcome;
+
+  static HubOptions DefaultOptions();
+  // The store is up from the start.
+  explicit HubWorld(HubOptions options = DefaultOptions());
+
+  Hub& hub() { return hub_; }
+  Now now() const { return now_; }
+
+  // Moves the clock in steps of 100 ms at most, with a tick after each.
+  void Pass(std::chrono::milliseconds time);
+  void Tick() { hub_.OnTick(now_); }
+  // Moves the clock without a tick: a stalled process.
+  void Stall(std::chrono::milliseconds time);
+
+  void Say(uint64_t link, const link::v1::EdgeEvent& event) { hub_.OnLinkEvent(now_, LinkId(link), event); }
+  void Say(uint64_t link, const std::vector<link::v1::EdgeEvent>& events);
+  void OpenLink(uint64_t link) { hub_.OnLinkOpened(now_, LinkId(link)); }
+  void LoseLink(uint64_t link) { hub_.OnLinkClosed(now_, LinkId(link)); }
+  // Opens a link, declares these connections, and forgets what that caused.
+  void Attach(uint64_t link, uint64_t attach, const std::vector<link::v1::EdgeEvent>& declared = {},
+              uint64_t edge = kEdge, uint32_t shard = 0);
+  // As above; the store confirms at once.
+  void AttachConfirmed(uint64_t link, uint64_t attach, const std::vector<link::v1::EdgeEvent>& declared = {},
+                       uint64_t edge = kEdge, uint32_t shard = 0);
+
+  // --- the store's side
+  void StoreUp() { hub_.OnStoreUp(now_, false); }
+  void StoreDown() { hub_.OnStoreDown(now_); }
+  // Answers the oldest write. The user is then of that status and version.
+  void Answer(Outcome outcome, Status status = link::v1::STATUS_ONLINE, uint64_t version = 10);
+  // Answers all writes, also those that follow from the answers.
+  void ConfirmAll(Status status = link::v1::STATUS_ONLINE, uint64_t version = 10);
+  size_t writes_open() const { return open_writes_.size(); }
+  void AnswerRefresh(const std::vector<uint32_t>& missing);
+  void AnswerPublish(bool ok = true);
+  void AnswerRead(const absl::StatusOr<ChangeLog>& log);
+  // Hands back the oldest publication that has not come back.
+  void LoopBack();
+  void Bus(const link::v1::BusEnvelope& envelope) { hub_.OnBus(now_, envelope); }
+  void Broadcast(uint64_t request, std::string_view room, std::string_view data) {
+    hub_.OnBroadcastRequested(now_, request, room, data);
+  }
+
+  // --- what has happened, since the last call
+  Lines Sent(uint64_t link) { return std::exchange(Flush(link), {}); }
+  Lines Asked() { return std::exchange(asked_, {}); }
+  Lines Answers() { return std::exchange(answers_, {}); }  // of broadcasts: "7 OK"
+  Lines Reports() { return std::exchange(reports_, {}); }
+  int sweeps() const { return sweeps_; }
+  void Forget();
+
+ private:
+  link::v1::CoreCommand& AddCommand(LinkId link) override;
+  void CloseLink(LinkId link, const absl::Status& why) override;
+  void AnswerBroadcast(uint64_t request, const absl::Status& status) override;
+  void Report(std::string_view text) override { reports_.emplace_back(text); }
+
+  void Write(const PresenceWrite& write) override;
+  void Refresh(uint64_t id, absl::Span<const RefreshEntry> entries) override;
+  void Sweep(int) override { ++sweeps_; }
+  void SetTyping(std::string_view room_id, std::string_view user_id, std::string_view username) override;
+  void Publish(uint64_t id, const link::v1::BusEnvelope& envelope, std::string_view outside) override;
+  void GetPresence(std::string_view, std::function<void(absl::StatusOr<StoredPresence>)>) override {}
+  void ListPresence(std::string_view, uint32_t, std::function<void(absl::StatusOr<PresencePage>)>) override {}
+  void ReadChanges(uint64_t id, uint64_t since_version) override;
+
+  // A command is complete when the next one is added or somebody looks.
+  Lines& Flush(uint64_t link);
+
+  Now now_;
+  std::map<uint64_t, Lines> sent_;
+  link::v1::CoreCommand command_;  // being filled in
+  uint64_t command_link_ = 0;
+  Lines asked_, answers_, reports_;
+  int sweeps_ = 0;
+  std::deque<uint64_t> open_writes_, open_refreshes_, open_publishes_, open_reads_;
+  std::deque<link::v1::BusEnvelope> on_the_bus_;
+  Hub hub_;
+};
+
+}  // namespace presence::core
