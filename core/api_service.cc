@@ -67,6 +67,7 @@ grpc::ServerUnaryReactor* ApiService::ListPresence(grpc::CallbackServerContext* 
     if (call->GivenUp()) return call->Answer(absl::CancelledError());
     store.ListPresence(after, limit, [call, response](absl::StatusOr<PresencePage> page) {
       if (page.ok()) {
+        CutPage(*page);
         if (page->more && !page->users.empty()) {
           response->set_next_page_token(MakePageToken(page->users.back().user_id));
         }

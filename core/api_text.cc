@@ -94,6 +94,18 @@ absl::StatusOr<std::string> ReadPageToken(std::string_view token) {
   return Invalid("page_token", "is not a next_page_token of this service");
 }
 
+void CutPage(PresencePage& page, size_t bytes_max) {
+  constexpr size_t kBytesBesideTexts = 48;  // status, times, version, tags
+  size_t bytes = 0;
+  for (size_t i = 0; i < page.users.size(); ++i) {
+    bytes += page.users[i].user_id.size() + page.users[i].username.size() + kBytesBesideTexts;
+    if (i == 0 || bytes <= bytes_max) continue;
+    page.users.resize(i);
+    page.more = true;
+    return;
+  }
+}
+
 absl::Status CheckJsonObject(std::string_view field, std::string_view text) {
   if (text.size() > kPayloadBytesMax) {
     return absl::ResourceExhaustedError(absl::StrCat(Absl(field), ": is larger than 1 MiB as JSON text"));

@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "core/store.h"
 
 namespace presence::core {
 
@@ -30,6 +31,11 @@ absl::StatusOr<uint32_t> ReadPageSize(int32_t page_size);
 std::string MakePageToken(std::string_view after_user_id);
 // The user id in a token; "" for an empty one: the first page. INVALID_ARGUMENT for what MakePageToken has not made.
 absl::StatusOr<std::string> ReadPageToken(std::string_view token);
+
+// An answer has to fit into the 4 MiB that gRPC clients accept by default.
+inline constexpr size_t kPageBytesMax = 3 * 1024 * 1024;
+// Ends the page early, with `more`, where its ids and names would pass that.
+void CutPage(PresencePage& page, size_t bytes_max = kPageBytesMax);
 
 // OK when `text` is a valid JSON object of at most kPayloadBytesMax bytes; INVALID_ARGUMENT or RESOURCE_EXHAUSTED.
 absl::Status CheckJsonObject(std::string_view field, std::string_view text);

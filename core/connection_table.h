@@ -61,8 +61,7 @@ struct Connection {
   bool reassert : 1 = false;     // the next write repeats what the store may have lost
   bool written : 1 = false;      // the store has confirmed it at least once in this attach
   bool fenced : 1 = false;       // a higher attach has taken it over: let be
-  bool kept : 1 = false;         // removed, confirmed, and remembered for a while
-  bool expired : 1 = false;      // no longer to be remembered, once it is clean
+  bool behind : 1 = false;       // is in the ledger's second queue
   uint32_t write_in_flight = 0;  // number of the write that is not answered; 0: none
   // Sequences of the shard's events that this record stands for: in it, in the write in flight, confirmed by the store.
   uint64_t wanted_sequence = 0, sent_sequence = 0, confirmed_sequence = 0;

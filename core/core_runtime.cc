@@ -307,6 +307,7 @@ class CoreRuntime::Loop final : private StoreListener, private HubOutput {
 
   void BeginDrain(std::shared_ptr<std::promise<void>> idle) {
     draining_ = true;
+    hub_.StopJudging();
     drained_ = std::move(idle);
     std::vector<LinkId> open;
     for (const auto& [id, link] : links_) open.emplace_back(id);
@@ -358,7 +359,7 @@ class CoreRuntime::Loop final : private StoreListener, private HubOutput {
     done(status);
   }
 
-  void Report(std::string_view text) override { log::Write(log::Level::kInfo, text); }
+  void Report(std::string_view text) override { log::Write(log::Level::kError, text); }
 
   // --- StoreListener.
 

@@ -14,7 +14,7 @@ void Fanout::ToRoom(std::string_view room_id, std::string_view text, Kind kind) 
     if (link == nullptr || entry.handle == 0) continue;
     link::v1::Deliver& deliver = *links_.Command(*link).mutable_deliver();
     deliver.set_handle(entry.handle);
-    deliver.set_text(text.data(), text.size());
+    deliver.mutable_text()->assign(text.data(), text.size());  // set_text would make a string on the way
     if (kind == Kind::kVolatile) deliver.set_volatile_(true);
     ++counters_.deliveries;
   }
@@ -22,9 +22,9 @@ void Fanout::ToRoom(std::string_view room_id, std::string_view text, Kind kind) 
 
 link::v1::DeliverPresence& Fanout::AddPresence(Link& link, const PresenceDelivery& delivery) {
   link::v1::DeliverPresence& command = *links_.Command(link).mutable_deliver_presence();
-  command.set_user_id(delivery.user_id.data(), delivery.user_id.size());
+  command.mutable_user_id()->assign(delivery.user_id.data(), delivery.user_id.size());
   command.set_version(delivery.version);
-  command.set_text(delivery.text.data(), delivery.text.size());
+  command.mutable_text()->assign(delivery.text.data(), delivery.text.size());
   ++counters_.deliveries;
   return command;
 }

@@ -17,6 +17,7 @@ constexpr int kSweepUsersMax = 100;
 // A tick that is later than this says that the core was stalled, not the links; for so long nobody is judged.
 constexpr std::chrono::seconds kStall{1};
 constexpr int kReportsPerSecondMax = 5;
+constexpr std::chrono::seconds kPassedOnEvery{1};
 
 // The last event before the first that awaits the store. Sequences may have gaps, where the shard repeated nothing since its
 // declaration had said it.
@@ -41,7 +42,7 @@ void Hub::State::OnTick(Now now) {
   if (ticked_ && now.steady - last_tick_ > kStall) patient_until_ = now.steady + kStall;
   last_tick_ = now.steady;
   ticked_ = true;
-  if (now.steady >= patient_until_) {
+  if (judging_ && now.steady >= patient_until_) {
     JudgeSilence(now);
     EndGrace(now);
   }
@@ -57,6 +58,7 @@ void Hub::State::OnTick(Now now) {
     }
   }
   ledger_.Send(now);
+  TellMissed();
   SpeakToLinks(now);
 }
 
@@ -95,9 +97,12 @@ void Hub::State::SpeakToLinks(Now now) {
     if (link.phase == Link::Phase::kNew) continue;
     while (!link.awaiting.empty() && ledger_.Confirmed(link.awaiting.front())) link.awaiting.pop_front();
     const uint64_t applied = AppliedThrough(link);
-    if (applied > link.acknowledged) {
-      link.acknowledged = applied;
-      links_.Command(link).mutable_acknowledge()->set_sequence(applied);
+    const uint64_t passed_on = PassedOn(now, link);
+    if (applied > link.acknowledged || passed_on != 0) {
+      link.acknowledged = std::max(link.acknowledged, applied);
+      link::v1::Acknowledge& acknowledge = *links_.Command(link).mutable_acknowledge();
+      acknowledge.set_sequence(link.acknowledged);
+      acknowledge.set_presence_watermark(passed_on);
     }
     if (!link.spoken && now.steady - link.last_command >= options_.heartbeat_interval) {
       links_.Command(link).mutable_heartbeat();
@@ -107,22 +112,36 @@ void Hub::State::SpeakToLinks(Now now) {
   }
 }
 
-void Hub::State::OnStoreUp(Now now) {
+uint64_t Hub::State::PassedOn(Now now, Link& link) const {
+  if (link.phase != Link::Phase::kLive || now.steady - link.passed_on_at < kPassedOnEvery) return 0;
+  // While something is still to be read or told, an older version may follow; the next core must not take it for known.
+  if (!ledger_.store_up() || missed_.since != 0 || link.missed.since != 0) return 0;
+  if (Watermark() <= link.passed_on) return 0;
+  link.passed_on = Watermark();
+  link.passed_on_at = now.steady;
+  return link.passed_on;
+}
+
+void Hub::State::OnStoreUp(Now now, bool lost_state) {
   if (baseline_version_ == 0) {
-    // Before the first time nobody was attached who could have missed something through this core.
-    baseline_version_ = static_cast<uint64_t>(std::max<int64_t>(1, ToUnixMillis(now.wall))) * 1000;
+    StartBaseline(now);
   } else if (missed_.since == 0) {
-    missed_.since = recent_.watermark() != 0 ? recent_.watermark() : baseline_version_;
+    missed_.since = Watermark();
   }
-  ledger_.OnStoreUp(now);
+  ledger_.OnStoreUp(now, lost_state);
   ReadMissed();
   ledger_.Send(now);
 }
 
 void Hub::State::OnStoreDown(Now now) {
   ledger_.OnStoreDown();
-  missed_.read = 0;
-  for (auto& [id, link] : links_) link.missed.read = 0;
+  // What is read but not told is older than what will be missed now: the whole is read again.
+  const auto give_up = [](MissedChanges& missed) {
+    missed.read = 0;
+    missed.Forget();
+  };
+  give_up(missed_);
+  for (auto& [id, link] : links_) give_up(link.missed);
   read_again_at_ = now.steady;
   while (publications_.Oldest() != nullptr) DeliverOverdue(publications_.Oldest()->sequence());
 }
@@ -163,6 +182,7 @@ HubSizes Hub::State::sizes() const {
   sizes.writes_in_flight = ledger_.in_flight();
   sizes.writes_waiting = ledger_.dirty();
   sizes.publications_waiting = publications_.waiting();
+  sizes.refreshes_unanswered = ledger_.refreshes_unanswered();
   return sizes;
 }
 
@@ -204,9 +224,8 @@ void Hub::OnLinkEvent(Now now, LinkId link, const link::v1::EdgeEvent& event) {
 void Hub::OnLinkClosed(Now now, LinkId link) {
   state_->OnLinkClosed(now, link);
 }
-// Whether the store has lost its state or only was away makes no difference: what it holds is asserted again.
-void Hub::OnStoreUp(Now now, bool /*lost_state*/) {
-  state_->OnStoreUp(now);
+void Hub::OnStoreUp(Now now, bool lost_state) {
+  state_->OnStoreUp(now, lost_state);
 }
 void Hub::OnStoreDown(Now now) {
   state_->OnStoreDown(now);
@@ -237,6 +256,9 @@ void Hub::OnBroadcastRequested(Now now, uint64_t request, std::string_view room_
 }
 void Hub::OnTick(Now now) {
   state_->OnTick(now);
+}
+void Hub::StopJudging() {
+  state_->StopJudging();
 }
 bool Hub::Idle() const {
   return state_->Idle();

@@ -46,6 +46,9 @@ struct HubOptions {
   size_t writes_in_flight_max = 512;                // transitions sent to the store and not answered
   size_t publications_waiting_max = 10'000;         // published, not heard back; further broadcasts are refused
   size_t publication_bytes_max = size_t{64} << 20;  // of the texts of those: refused, too
+  // Events of one link that the store has not confirmed. 16 B each are 2 MiB; a shard of 15,000 clients would have to open and close
+  // each of them four times while the store is away. Past it the link ends with RESOURCE_EXHAUSTED: the resync says all at once.
+  size_t awaiting_max = 131'072;
   size_t removals_max = 200'000;            // ends that the store must hear of, some 250 B each; then: the sweep
   size_t rooms_per_connection_max = 1'000;  // a further join is refused with 429
 };
@@ -66,6 +69,7 @@ struct HubSizes {
   size_t links = 0, shards = 0, connections = 0, users = 0, rooms = 0, memberships = 0;
   size_t removals = 0;  // connections that are gone, unconfirmed or remembered for 30 s
   size_t writes_in_flight = 0, writes_waiting = 0, publications_waiting = 0;
+  size_t refreshes_unanswered = 0;
 };
 
 class HubOutput {
@@ -78,7 +82,8 @@ class HubOutput {
   virtual void CloseLink(LinkId link, const absl::Status& why) = 0;
   // Exactly once for each OnBroadcastRequested.
   virtual void AnswerBroadcast(uint64_t request, const absl::Status& status) = 0;
-  // Something an operator should read; at most a few lines a second. `text` is already escaped.
+  // An ERROR line for operators, about input: what came in and was dropped, or an edge that has not come back. At most a few a
+  // second. `text` is already escaped.
   virtual void Report(std::string_view text) = 0;
 };
 
@@ -96,6 +101,7 @@ class Hub {
   void OnLinkClosed(Now now, LinkId link);
 
   // --- the store's answers; see StoreListener.
+  // `lost_state`: all that this core knows is asserted again; otherwise only what the store has not confirmed.
   void OnStoreUp(Now now, bool lost_state);
   void OnStoreDown(Now now);
   void OnWritten(Now now, uint64_t id, const WriteResult& result);
@@ -112,6 +118,10 @@ class Hub {
 
   // Every 100 ms or so, after everything that has arrived was handed in. Heartbeats, silent links, grace, sweep, re-asserts.
   void OnTick(Now now);
+
+  // This core stops: from now on nobody is judged, neither a silent link nor a lost edge. EDGE_GRACE may be shorter than the stop, and
+  // whoever was attached here is on the way to another core.
+  void StopJudging();
 
   // Nothing that this hub has accepted is still on its way to the store: a core that stops may exit.
   bool Idle() const;

@@ -1,6 +1,7 @@
 // What comes from other cores and from outside, and what goes to them.
 #include <algorithm>
 #include <cstdio>
+#include <iterator>
 #include <utility>
 
 #include "core/client_text.h"
@@ -11,7 +12,11 @@ namespace presence::core {
 namespace {
 
 // Changes are read from a little before the last one seen: a failover to a replica may set Redis' clock back.
-constexpr uint64_t kOverlapMicros = 5'000'000;
+constexpr std::chrono::seconds kOverlap{5};
+constexpr uint64_t kOverlapMicros = std::chrono::microseconds(kOverlap).count();
+// To one link of what was missed. A command is some 250 B, so that is 0.5 MB a tick and 5 MB a second, of the 16 MiB that may wait for a
+// link; 80,000 users take 4 s.
+constexpr size_t kToldPerTickMax = 2'000;
 constexpr std::chrono::seconds kReadAgainAfter{1};
 constexpr std::chrono::seconds kOutsideReportEvery{1};
 
@@ -146,6 +151,9 @@ void Hub::State::DeliverChange(const Change& change, Link* only) {
       user->known_version = change.version;
       user->known_status = static_cast<uint8_t>(change.status);
     }
+    const bool same_too = options_.scope == PresenceScope::kEveryone;  // else the same may have gone to fewer rooms
+    missed_.StrikeOut(change.user_id, change.version, same_too);
+    for (auto& [id, link] : links_) link.missed.StrikeOut(change.user_id, change.version, same_too);
   }
   if (options_.scope == PresenceScope::kRooms) FindRooms(change.room_ids);
   const std::string timestamp = FormatTimestamp(FromUnixMillis(change.changed_ms));
@@ -169,9 +177,22 @@ void Hub::State::FindRooms(absl::Span<const std::string_view> room_ids) {
 
 // --------------------------------------------------------------------------------------------------------- change log
 
+uint64_t Hub::State::VersionBefore(Now now, std::chrono::milliseconds ago) {
+  return static_cast<uint64_t>(std::max<int64_t>(1, (ToUnixMillis(now.wall) - ago.count()) * 1000));
+}
+
+void Hub::State::StartBaseline(Now now) {
+  // Versions are of Redis' clock, and this core's may be ahead of it.
+  if (baseline_version_ == 0) baseline_version_ = VersionBefore(now, kOverlap);
+}
+
+uint64_t Hub::State::Watermark() const {
+  return missed_.since != 0 ? missed_.since : std::max(recent_.watermark(), baseline_version_);
+}
+
 void Hub::State::ReadMissed() {
   const auto read = [this](MissedChanges& missed) {
-    if (missed.since == 0 || missed.read != 0) return;
+    if (missed.since == 0 || missed.read != 0 || missed.HasMore()) return;
     missed.read = ++last_read_;
     store_.ReadChanges(missed.read, LessOverlap(missed.since));
   };
@@ -193,33 +214,51 @@ void Hub::State::OnChangesRead(Now now, uint64_t id, const absl::StatusOr<Change
     read_again_at_ = now.steady + kReadAgainAfter;
     return;
   }
-  missed->since = 0;
-  Heal(*log, reader);
+  std::vector<StoredChange> changes;
+  std::copy_if(log->changes.begin(), log->changes.end(), std::back_inserter(changes),
+               [&](const StoredChange& stored) { return IsMissed(stored, reader); });
+  missed->Found(std::move(changes));
+  TellPage(*missed, reader);
 }
 
-void Hub::State::Heal(const ChangeLog& log, Link* reader) {
-  for (const StoredChange& stored : log.changes) {
-    const uint64_t delivered = recent_.VersionOf(stored.presence.user_id);
-    if (reader == nullptr) {
-      if (stored.presence.version <= delivered) continue;
-    } else {
-      // The bus may have been faster: a newer change must not be followed by this one.
-      if (stored.presence.version < delivered) continue;
-      if (log.complete && stored.presence.version <= reader->watermark) continue;
-      // Told already, after Hello. (Not so sure in room scope: then the rooms may not have been bound yet.)
-      if (options_.scope == PresenceScope::kEveryone && stored.presence.version == delivered &&
-          delivered > reader->heard_from) {
-        continue;
-      }
-    }
-    change_.user_id = stored.presence.user_id;
-    change_.username = stored.presence.username;
-    change_.status = stored.presence.status;
-    change_.version = stored.presence.version;
-    change_.changed_ms = stored.changed_ms;
-    change_.room_ids.assign(stored.room_ids.begin(), stored.room_ids.end());
+bool Hub::State::IsMissed(const StoredChange& stored, const Link* reader) const {
+  const uint64_t version = stored.presence.version;
+  // Who has not changed since then need not be told again, however much the log says. Less the overlap, since the core that named
+  // the watermark may have missed something just before.
+  const uint64_t since = reader == nullptr ? missed_.since : reader->missed.since;
+  if (version <= LessOverlap(since)) return false;
+  const uint64_t delivered = recent_.VersionOf(stored.presence.user_id);
+  if (reader == nullptr) return version > delivered;
+  // The bus may have been faster: a newer change must not be followed by this one.
+  if (version < delivered) return false;
+  // Told already, after Hello. (Not so sure in room scope: then the rooms may not have been bound yet.)
+  return options_.scope == PresenceScope::kRooms || version != delivered || delivered <= reader->heard_from;
+}
+
+void Hub::State::TellMissed() {
+  missed_.told = 0;
+  for (auto& [id, link] : links_) link.missed.told = 0;
+  if (missed_.HasMore()) TellPage(missed_, nullptr);
+  for (auto& [id, link] : links_) {
+    if (link.missed.HasMore()) TellPage(link.missed, &link);
+  }
+}
+
+void Hub::State::TellPage(MissedChanges& missed, Link* reader) {
+  while (missed.told + (reader == nullptr ? 0 : missed_.told) < kToldPerTickMax) {
+    const StoredChange* stored = missed.Take();
+    if (stored == nullptr) break;
+    change_.user_id = stored->presence.user_id;
+    change_.username = stored->presence.username;
+    change_.status = stored->presence.status;
+    change_.version = stored->presence.version;
+    change_.changed_ms = stored->changed_ms;
+    change_.room_ids.assign(stored->room_ids.begin(), stored->room_ids.end());
     DeliverChange(change_, reader);
   }
+  if (missed.HasMore()) return;
+  missed.Forget();
+  missed.since = 0;
 }
 
 // ------------------------------------------------------------------------------------------------------------ outside

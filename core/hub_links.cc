@@ -13,6 +13,9 @@ using link::v1::EdgeEvent;
 constexpr uint32_t kProtocol = 1;
 constexpr size_t kEdgeNameBytesMax = 255;
 constexpr uint32_t kTooManyRequests = 429;
+// A shard without a watermark was never attached, or lost its first link at once. It closes its clients when it finds no core for
+// EDGE_ISOLATION_MAX (30 s), spread over 10 s: by then they may have read statuses elsewhere. With room for a core's clock that is ahead.
+constexpr std::chrono::minutes kNeverAttachedMax{1};
 
 absl::Status Broken(const char* what) {
   return absl::InvalidArgumentError(what);
@@ -58,7 +61,10 @@ void Hub::State::OnLinkEvent(Now now, LinkId id, const EdgeEvent& event) {
   // The link has proven alive after the store's answer: its connections are not remains of an edge that is gone.
   for (const ConnectionTable::Ref& missing : link->missing) ledger_.Reassert(missing);
   link->missing.clear();
-  const absl::Status status = OnEvent(now, *link, event);
+  absl::Status status = OnEvent(now, *link, event);
+  if (status.ok() && link->awaiting.size() > options_.awaiting_max) {
+    status = absl::ResourceExhaustedError("too many events wait for the store");
+  }
   if (!status.ok()) CloseLink(now, *link, status);
   ledger_.Send(now);
 }
@@ -124,12 +130,16 @@ absl::Status Hub::State::OnHello(Now now, Link& link, const link::v1::Hello& hel
   rooms_.ForgetHandles(shard->index);
   link.shard = shard;
   link.phase = Link::Phase::kResync;
+  StartBaseline(now);
   link.watermark = hello.presence_watermark();
+  if (link.watermark == 0) link.watermark = std::min(Watermark(), VersionBefore(now, kNeverAttachedMax));
+  link.passed_on = link.watermark;
   link.heard_from = recent_.watermark();
   link::v1::Welcome& welcome = *links_.Command(link).mutable_welcome();
   welcome.set_core(options_.core_name);
   welcome.set_incarnation(options_.incarnation);
-  welcome.set_presence_watermark(recent_.watermark());
+  // A shard that has no watermark takes this one, and must not take more than it will have been told.
+  welcome.set_presence_watermark(hello.presence_watermark() == 0 ? link.watermark : Watermark());
   return absl::OkStatus();
 }
 
@@ -181,7 +191,8 @@ absl::Status Hub::State::OnResyncDone(Link& link) {
     const ConnectionIndex index = shard.InSlot(slot);
     if (index != kNoConnection && connections_[index].attach != shard.attach) CloseConnection(shard, index, 0);
   }
-  link.missed.since = link.watermark;
+  if (shard.connections != 0)
+    link.missed.since = link.watermark;  // else there is nobody who could have missed anything
   if (ledger_.store_up()) ReadMissed();
   return absl::OkStatus();
 }
@@ -360,6 +371,7 @@ void Hub::State::DropLink(Now now, Link& link) {
     link.shard->link = nullptr;
     link.shard->lost_at = now.steady;
   }
+  ledger_.LinkGone(link.id);
   links_.Erase(link.id);
 }
 

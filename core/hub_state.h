@@ -5,6 +5,7 @@
 //   ticks: silence, grace, late publications, sweep, acknowledgements                    (hub.cc)
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -33,7 +34,7 @@ class Hub::State {
   void OnLinkEvent(Now now, LinkId id, const link::v1::EdgeEvent& event);
   void OnLinkClosed(Now now, LinkId id);
 
-  void OnStoreUp(Now now);
+  void OnStoreUp(Now now, bool lost_state);
   void OnStoreDown(Now now);
   void OnWritten(Now now, uint64_t id, const WriteResult& result);
   void OnRefreshed(uint64_t id, absl::Span<const uint32_t> missing);
@@ -45,6 +46,7 @@ class Hub::State {
   void OnBroadcastRequested(Now now, uint64_t request, std::string_view room_id, std::string_view data_json);
   void OnTick(Now now);
 
+  void StopJudging() { judging_ = false; }
   bool Idle() const;
   bool store_up() const { return ledger_.store_up(); }
   const HubCounters& counters() const { return counters_; }
@@ -86,9 +88,16 @@ class Hub::State {
   void DeliverOverdue(uint64_t through);  // messages of this core that are not back, up to this sequence
   void OnPresenceChanged(const link::v1::PresenceChanged& changed);
   void DeliverChange(const Change& change, Link* only);  // nullptr: to all links
+  // Which version a change had so long before now, by this core's clock.
+  static uint64_t VersionBefore(Now now, std::chrono::milliseconds ago);
+  void StartBaseline(Now now);
+  // Every change up to this version has been given to all links that were there.
+  uint64_t Watermark() const;
   void ReadMissed();
-  // What this core has missed, for all; or what the shard of `reader` has missed, for it alone.
-  void Heal(const ChangeLog& log, Link* reader);
+  // Of a log: what this core has missed, for all; or what the shard of `reader` has missed, for it alone.
+  bool IsMissed(const StoredChange& stored, const Link* reader) const;
+  void TellMissed();
+  void TellPage(MissedChanges& missed, Link* reader);
   void FindRooms(absl::Span<const std::string_view> room_ids);  // into found_rooms_
   void DroppedOutside(Now now, std::string_view channel, const absl::Status& why);
 
@@ -96,6 +105,8 @@ class Hub::State {
   void JudgeSilence(Now now);
   void EndGrace(Now now);
   void SpeakToLinks(Now now);
+  // The watermark that this link is to be told of now; 0: none.
+  uint64_t PassedOn(Now now, Link& link) const;
   void Report(Now now, const std::string& text);
 
   const HubOptions options_;
@@ -114,13 +125,14 @@ class Hub::State {
 
   uint64_t last_read_ = 0;  // id of a ReadChanges
   MissedChanges missed_;    // by this core, while it did not hear the bus
-  uint64_t baseline_version_ =
-      0;  // from which on changes are missed, while no version has been seen: when the store came up
+  // From when on somebody could have missed a change through this core, while no version has been seen. 0: nobody could yet.
+  uint64_t baseline_version_ = 0;
   SteadyTime read_again_at_;
   SteadyTime sweep_at_;
 
   SteadyTime last_tick_;
   bool ticked_ = false;
+  bool judging_ = true;
   SteadyTime
       patient_until_;  // nobody is judged before: this core was stalled, and what was sent to it may still be on its way
 

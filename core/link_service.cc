@@ -145,6 +145,7 @@ grpc::ServerUnaryReactor* LinkService::ListPresence(grpc::CallbackServerContext*
     if (call->GivenUp()) return call->Answer(absl::CancelledError());
     store.ListPresence(request->after_user_id(), request->limit(), [call, response](absl::StatusOr<PresencePage> page) {
       if (page.ok()) {
+        CutPage(*page);
         response->mutable_users()->Reserve(static_cast<int>(page->users.size()));
         for (StoredPresence& user : page->users) Fill(std::move(user), *response->add_users());
         response->set_more(page->more);

@@ -13,15 +13,10 @@
 #include "common/time.h"
 #include "core/connection_table.h"
 #include "core/hub.h"
+#include "core/missed_changes.h"
 #include "core/presence_ledger.h"
 
 namespace presence::core {
-
-// What a link or the whole hub has missed of presence, and reads from the change log.
-struct MissedChanges {
-  uint64_t since = 0;  // version from which on; 0: nothing is owed
-  uint64_t read = 0;   // id of the ReadChanges under way; 0: none
-};
 
 struct Link {
   enum class Phase : uint8_t { kNew, kResync, kLive };  // before Hello; before ResyncDone; after it
@@ -35,12 +30,14 @@ struct Link {
   uint64_t last_sequence = 0;   // of the shard's events; applied, but for those in `awaiting`
   uint64_t first_sequence = 0;  // the first of them on this link
   uint64_t acknowledged = 0;
-  std::deque<PresenceLedger::Await> awaiting;  // by sequence; bounded by what the shard holds unacknowledged
+  std::deque<PresenceLedger::Await> awaiting;  // by sequence; bounded by HubOptions::awaiting_max
   std::vector<ConnectionTable::Ref>
       missing;              // entries that the store does not have; re-asserted when the link proves alive
-  uint64_t watermark = 0;   // of presence, as the shard said in Hello
+  uint64_t watermark = 0;   // of presence, as the shard said in Hello, or was told in Welcome
   uint64_t heard_from = 0;  // of presence, here, at Hello: what is newer and delivered went to this link, too
   MissedChanges missed;
+  uint64_t passed_on = 0;  // the watermark that the shard knows of
+  SteadyTime passed_on_at;
 };
 
 class LinkTable {

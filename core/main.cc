@@ -34,9 +34,9 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-// 5 s for what is under way and 2 s for the calls of each of two servers: below the 10 s that container engines wait before
-// they kill.
-constexpr auto kDrainMax = seconds(5);
+// 4 s for what is under way and 2 s for the calls of each of two servers: below the 10 s that container engines wait before
+// they kill. Also below EDGE_GRACE: the hub must not take edges for lost that were sent away.
+constexpr auto kDrainMax = seconds(4);
 constexpr auto kCallsMax = seconds(2);
 
 uint64_t RandomIncarnation() {

@@ -12,6 +12,9 @@ namespace {
 using link::v1::STATUS_OFFLINE;
 using link::v1::STATUS_UNSPECIFIED;
 
+// See presence_transition.lua.
+constexpr size_t kTombstonesMax = 64;
+
 std::string PresenceKey(std::string_view user_id) {
   return std::string("presence:").append(user_id);
 }
@@ -60,6 +63,19 @@ void MemoryDatabase::DropExpired(Time now, bool quiet, User* user) {
   }
 }
 
+// Makes room for the tombstone of connection `added`, or, when that is empty, for none: the earliest to end go.
+void MemoryDatabase::BoundTombstones(User* user, std::string_view added) {
+  std::vector<std::pair<int64_t, std::string>> tombstones;
+  for (const auto& [name, entry] : user->entries) {
+    if (entry.status == STATUS_UNSPECIFIED && name != added) tombstones.emplace_back(entry.deadline_ms, name);
+  }
+  const size_t kept = kTombstonesMax - (added.empty() ? 0 : 1);
+  if (tombstones.size() <= kept) return;
+  std::sort(tombstones.begin(), tombstones.end());
+  tombstones.resize(tombstones.size() - kept);
+  for (const auto& [deadline_ms, name] : tombstones) user->entries.erase(name);
+}
+
 WriteResult MemoryDatabase::Write(const StoreOptions& options, const PresenceWrite& write) {
   DropLapsed();
   const Time now = ReadClock();
@@ -69,9 +85,14 @@ WriteResult MemoryDatabase::Write(const StoreOptions& options, const PresenceWri
   if (const auto found = users_.find(write.user_id); found != users_.end()) {
     const User& user = found->second;
     const auto entry = user.entries.find(name);
-    if (entry != user.entries.end() && entry->second.attach > write.attach &&
-        (entry->second.status != STATUS_UNSPECIFIED || entry->second.deadline_ms > now.ms)) {
-      return WriteResult{WriteResult::Outcome::kFenced, std::max(user.status, STATUS_OFFLINE), user.version};
+    if (entry != user.entries.end()) {
+      const Entry& old = entry->second;
+      const bool tombstone = old.status == STATUS_UNSPECIFIED;
+      // A shard never opens a closed connection again: what is of the tombstone's own attach is late.
+      const bool late = tombstone && !removal && old.attach == write.attach;
+      if ((old.attach > write.attach || late) && (!tombstone || old.deadline_ms > now.ms)) {
+        return WriteResult{WriteResult::Outcome::kFenced, std::max(user.status, STATUS_OFFLINE), user.version};
+      }
     }
   }
 
@@ -83,6 +104,7 @@ WriteResult MemoryDatabase::Write(const StoreOptions& options, const PresenceWri
   if (told) user.version = std::max(user.version, write.previous_version);
 
   DropExpired(now, quiet, &user);
+  BoundTombstones(&user, removal ? std::string_view(name) : std::string_view());
   Entry& entry = user.entries[name];
   entry.attach = write.attach;
   entry.status = removal ? STATUS_UNSPECIFIED : write.status;
@@ -185,7 +207,7 @@ bool MemoryDatabase::Refresh(const StoreOptions& options, const RefreshEntry& re
   return true;
 }
 
-void MemoryDatabase::Sweep(const StoreOptions& options, int users_max) {
+int MemoryDatabase::Sweep(const StoreOptions& options, int users_max) {
   DropLapsed();
   const Time now = ReadClock();
   SweepState next = sweep_.value_or(SweepState{});
@@ -204,16 +226,17 @@ void MemoryDatabase::Sweep(const StoreOptions& options, int users_max) {
     changes_.erase(changes_in_order_.begin()->second);
     changes_in_order_.erase(changes_in_order_.begin());
   }
-  if (now.ms < next.quiet_until_ms) return;
+  if (now.ms < next.quiet_until_ms) return 0;
 
   for (int i = 0; i < users_max; ++i) {
-    if (deadlines_in_order_.empty() || deadlines_in_order_.begin()->first > now.ms) return;
+    if (deadlines_in_order_.empty() || deadlines_in_order_.begin()->first > now.ms) return i;
     const std::string user_id = deadlines_in_order_.begin()->second;
     User& user = users_.at(user_id);
     const RoomSet rooms_before = RoomsOf(user);
     DropExpired(now, /*quiet=*/false, &user);
     Settle(options, now, user_id, &user, user.status, rooms_before);
   }
+  return users_max;
 }
 
 void MemoryDatabase::SetTyping(const StoreOptions& options, std::string_view room_id, std::string_view user_id,
@@ -267,11 +290,14 @@ ChangeLog MemoryDatabase::ReadChanges(const StoreOptions& options, uint64_t sinc
     const RoomSet rooms = RoomsOf(found->second);
     change.room_ids.assign(rooms.begin(), rooms.end());
   };
-  if (log.complete) {
-    for (auto it = changes_in_order_.lower_bound({since_version, ""}); it != changes_in_order_.end(); ++it)
-      add(it->second);
-  } else {
-    for (const std::string& user_id : online_) add(user_id);
+  std::set<std::string_view> logged;
+  for (auto it = changes_in_order_.lower_bound({since_version, ""}); it != changes_in_order_.end(); ++it) {
+    add(it->second);
+    logged.insert(it->second);
+  }
+  if (log.complete) return log;
+  for (const std::string& user_id : online_) {
+    if (!logged.contains(user_id)) add(user_id);
   }
   return log;
 }

@@ -1,8 +1,9 @@
-// What Redis holds for the service, in memory: the presence of users, the change log, the sweep key, and the bus. It follows
-// the same rules as presence_transition.lua, transition by transition; the differential test holds one against the other.
+// What Redis holds for the service, in memory: the presence of users, the change log, the sweep key, and the bus. It
+// follows the same rules as presence_transition.lua, transition by transition; the differential test holds one
+// against the other.
 //
-// One thread. Deterministic: all containers are ordered, and time comes from the clock that it is given. Several MemoryStores
-// (core/memory_store.h) work on one database as several cores do on one Redis; it must outlive them.
+// One thread. Deterministic: all containers are ordered, and time comes from the clock that it is given. Several
+// MemoryStores (core/memory_store.h) work on one database as several cores do on one Redis; it must outlive them.
 //
 // Bounded like Redis: what has a TTL is dropped when its time has passed, and the change log is trimmed by the sweep.
 #pragma once
@@ -47,7 +48,7 @@ class MemoryDatabase {
   // --- what stores do; see core/store.h for the meaning.
   WriteResult Write(const StoreOptions& options, const PresenceWrite& write);
   bool Refresh(const StoreOptions& options, const RefreshEntry& entry);  // false: missing
-  void Sweep(const StoreOptions& options, int users_max);
+  int Sweep(const StoreOptions& options, int users_max);                 // how many users were due
   void SetTyping(const StoreOptions& options, std::string_view room_id, std::string_view user_id,
                  std::string_view username);
   void Publish(const link::v1::BusEnvelope& envelope, std::string_view outside);
@@ -71,8 +72,8 @@ class MemoryDatabase {
 
   // --- for tests. Drops what has outlived its TTL (every call above does that first) and names the keys.
   std::vector<std::string> DropLapsed();
-  // Every key as Redis would hold it, in a readable form: "string ttl VALUE", "hash ttl FIELD=VALUE ...", "zset MEMBER=SCORE ...". Without the run
-  // in presence.sweep, which a Redis names in another way.
+  // Every key as Redis would hold it: its type, "mortal" with a TTL or "immortal", and a line FIELD=VALUE for each
+  // field or member. Without the run in presence.sweep, which a Redis names in another way.
   std::map<std::string, std::string> Dump();
   // Seconds that presence:{user_id} still has to live; nothing when it is not there or lives for ever.
   std::optional<int64_t> PresenceTtl(std::string_view user_id);
@@ -118,6 +119,7 @@ class MemoryDatabase {
   int64_t QuietUntil(const StoreOptions& options, Time now) const;
   static RoomSet RoomsOf(const User& user);
   void DropExpired(Time now, bool quiet, User* user);
+  static void BoundTombstones(User* user, std::string_view added);
   WriteResult Settle(const StoreOptions& options, Time now, std::string_view user_id, User* user, Status previous,
                      const RoomSet& rooms_before);
   void StorePresenceText(const StoreOptions& options, Time now, std::string_view user_id, const User& user);

@@ -101,16 +101,18 @@ void MemoryStore::Refresh(uint64_t id, absl::Span<const RefreshEntry> entries) {
           entry.user_id = owned[i].user_id;
           if (!database_.Refresh(options_, entry)) missing.push_back(i);
         }
-        return Pending{[this, id, missing = std::move(missing)] { listener_.OnRefreshed(id, missing); }, nullptr};
+        return Pending{[this, id, missing = std::move(missing)] { listener_.OnRefreshed(id, missing); },
+                       [this, id] { listener_.OnRefreshed(id, {}); }};
       },
-      nullptr);
+      [this, id] { listener_.OnRefreshed(id, {}); });
 }
 
 void MemoryStore::Sweep(int users_max) {
   Call(
       [this, users_max] {
-        database_.Sweep(options_, users_max);
-        return Pending{};
+        // On with those who are left, once per RunPending: others get in between.
+        if (users_max <= 0 || database_.Sweep(options_, users_max) < users_max) return Pending{};
+        return Pending{[this, users_max] { Sweep(users_max); }, nullptr};
       },
       nullptr);
 }

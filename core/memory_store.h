@@ -1,8 +1,8 @@
-// One core's store on a MemoryDatabase: for REDIS_URL=memory:, which needs nothing installed, and for tests and the simulator,
-// where several of them share one database as cores share one Redis.
+// One core's store on a MemoryDatabase: for REDIS_URL=memory:, which needs nothing installed, and for tests and the
+// simulator, where several of them share one database as cores share one Redis.
 //
-// One thread. Calls take effect at once; answers and publications are queued, in one order, and handed to the listener by
-// RunPending(). Deterministic.
+// One thread. Calls take effect at once; answers and publications are queued, in one order, and handed to the
+// listener by RunPending(). Deterministic.
 //
 // The faults of a Redis can be played: unreachable, and stalled. Limits as in RedisStore: a stalled store that has
 // not answered for 2 s of the database's clock is given up for down.
@@ -35,8 +35,8 @@ class MemoryStore final : public Store, private BusSubscriber {
   bool RunPending();
   bool HasPending() const { return !pending_.empty(); }
 
-  // The network to Redis. Going away loses every answer and publication that is queued (what was asked for has happened
-  // nevertheless): OnStoreDown, then kUnavailable for each. Coming back: OnStoreUp.
+  // The network to Redis. Going away loses every answer and publication that is queued (what was asked for has
+  // happened nevertheless): OnStoreDown, then kUnavailable for each. Coming back: OnStoreUp.
   void SetReachable(bool reachable);
   // A stalled Redis. Calls wait and take effect, in order, when it thaws, also those that have been given up by then.
   void SetFrozen(bool frozen);
@@ -53,7 +53,8 @@ class MemoryStore final : public Store, private BusSubscriber {
   void ReadChanges(uint64_t id, uint64_t since_version) override;
 
  private:
-  // Something to tell the listener. `lost` tells it, instead, that the answer will not come; null: nobody waits for it.
+  // Something to tell the listener. `lost` tells it, instead, that the answer will not come; null: nobody waits for
+  // it.
   struct Pending {
     std::function<void()> tell;
     std::function<void()> lost;

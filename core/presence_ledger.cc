@@ -16,6 +16,15 @@ constexpr std::chrono::seconds kRetryAfter{1};
 // live for a minute without a refresh.
 constexpr std::ptrdiff_t kRefreshesMax = 4;
 
+// Where both queues wait, every so many writes one is of the second: clients who open and close faster than the store writes must not
+// keep the re-asserts of the others out for good.
+constexpr uint32_t kOneBehindIn = 8;
+
+// A shard awaits the confirmation of what the record stands for.
+bool Awaited(const Connection& connection) {
+  return connection.wanted_sequence > connection.confirmed_sequence;
+}
+
 // The id of a write names the record and the write, so that an answer finds one and recognises the other.
 constexpr uint64_t WriteId(ConnectionIndex index, uint32_t write) {
   return (uint64_t{write} << 32) | index.value();
@@ -35,7 +44,7 @@ PresenceLedger::PresenceLedger(const HubOptions& options, Store& store, Connecti
 
 void PresenceLedger::Changed(ConnectionIndex index, uint64_t sequence) {
   Connection& connection = connections_[index];
-  connection.wanted_sequence = std::max(connection.wanted_sequence, sequence);
+  Want(index, sequence);
   connection.fenced = false;
   MarkDirty(index);
   if (!connection.live) BoundRemovals(index);
@@ -43,7 +52,7 @@ void PresenceLedger::Changed(ConnectionIndex index, uint64_t sequence) {
 
 void PresenceLedger::Repeated(ConnectionIndex index, uint64_t sequence) {
   Connection& connection = connections_[index];
-  connection.wanted_sequence = std::max(connection.wanted_sequence, sequence);
+  Want(index, sequence);
   if (connection.dirty) return;
   // What is in flight, or already confirmed, is all of it.
   connection.sent_sequence = connection.wanted_sequence;
@@ -66,6 +75,38 @@ void PresenceLedger::MarkDirty(ConnectionIndex index) {
   if (connection.write_in_flight == 0) Queue(index);
 }
 
+void PresenceLedger::Want(ConnectionIndex index, uint64_t sequence) {
+  Connection& connection = connections_[index];
+  const bool was_awaited = Awaited(connection);
+  connection.wanted_sequence = std::max(connection.wanted_sequence, sequence);
+  const bool queued = sending_ && connection.dirty && connection.write_in_flight == 0;
+  if (queued && !was_awaited && Awaited(connection)) awaited_.push_back(index);
+}
+
+void PresenceLedger::Queue(ConnectionIndex index) {
+  if (!sending_) return;
+  Connection& connection = connections_[index];
+  if (Awaited(connection)) {
+    awaited_.push_back(index);
+  } else if (!connection.behind) {  // else it has passed itself, and its old place serves
+    connection.behind = true;
+    behind_.push_back(index);
+  }
+}
+
+ConnectionIndex PresenceLedger::TakeNext() {
+  const bool from_behind = awaited_.empty() || (!behind_.empty() && ++turns_ % kOneBehindIn == 0);
+  std::deque<ConnectionIndex>& queue = from_behind ? behind_ : awaited_;
+  const ConnectionIndex index = queue.front();
+  queue.pop_front();
+  if (!from_behind) return index;
+  Connection& connection = connections_[index];
+  connection.behind = false;
+  // One that is awaited meanwhile has a place in the other queue, or has gone from there; its row may even be another's by now.
+  const bool stands = connection.dirty && connection.write_in_flight == 0 && !Awaited(connection);
+  return stands ? index : kNoConnection;
+}
+
 void PresenceLedger::BoundRemovals(ConnectionIndex added) {
   if (connections_.records().size() - connections_.live() <= options_.removals_max) return;
   if (!kept_.empty()) return ForgetOldestKept();
@@ -79,11 +120,13 @@ void PresenceLedger::BoundRemovals(ConnectionIndex added) {
 
 void PresenceLedger::StopSending() {
   sending_ = false;
-  queue_.clear();
+  awaited_.clear();
+  for (const ConnectionIndex index : behind_) connections_[index].behind = false;
+  behind_.clear();
 }
 
 void PresenceLedger::StartSending() {
-  queue_.clear();
+  StopSending();
   sending_ = true;
   const ConnectionTable::Slab& records = connections_.records();
   for (uint32_t i = 0; i < records.end(); ++i) {
@@ -102,10 +145,9 @@ void PresenceLedger::Send(Now now) {
     if (!store_up_ || now.steady < paused_until_) return;
     StartSending();
   }
-  while (!queue_.empty() && in_flight_ < options_.writes_in_flight_max) {
-    const ConnectionIndex index = queue_.front();
-    queue_.pop_front();
-    Write(now, index);
+  while ((!awaited_.empty() || !behind_.empty()) && in_flight_ < options_.writes_in_flight_max) {
+    const ConnectionIndex index = TakeNext();
+    if (index != kNoConnection) Write(now, index);
   }
 }
 
@@ -172,23 +214,27 @@ void PresenceLedger::OnWritten(Now now, uint64_t id, const WriteResult& result) 
   if (connection.live) {
     connection.written = !fenced;
     connection.fenced = fenced;
-  } else if (connection.expired || (fenced && !connection.kept)) {
+  } else if (fenced) {
     connections_.Forget(index);  // a higher attach has the entry: a repetition would be refused again
-  } else if (!connection.kept) {
-    connection.kept = true;
+  } else {
     kept_.push_back({index, now.steady + kRemovalKept});
   }
 }
 
-void PresenceLedger::OnStoreUp(Now now) {
+void PresenceLedger::LinkGone(LinkId link) {
+  std::erase_if(refreshes_, [link](const RefreshBatch& batch) { return batch.link == link; });
+}
+
+void PresenceLedger::OnStoreUp(Now now, bool lost_state) {
   store_up_ = true;
   paused_until_ = now.steady;
+  if (lost_state) kept_.clear();  // they are written anew below, and kept from then on: that may be lost, too
   const ConnectionTable::Slab& records = connections_.records();
   for (uint32_t i = 0; i < records.end(); ++i) {
     const ConnectionIndex index(i);
     if (!records.used(index)) continue;
     Connection& connection = connections_[index];
-    if (connection.live && connection.fenced) continue;
+    if (!connection.dirty && (!lost_state || (connection.live && connection.fenced))) continue;
     connection.reassert = true;
     MarkDirty(index);
   }
@@ -207,14 +253,8 @@ void PresenceLedger::OnTick(Now now) {
 }
 
 void PresenceLedger::ForgetOldestKept() {
-  const ConnectionIndex index = kept_.front().connection;
+  connections_.Forget(kept_.front().connection);
   kept_.pop_front();
-  Connection& connection = connections_[index];
-  if (connection.dirty || connection.write_in_flight != 0) {
-    connection.expired = true;
-  } else {
-    connections_.Forget(index);
-  }
 }
 
 void PresenceLedger::Refresh(LinkId link, absl::Span<const ConnectionIndex> alive,

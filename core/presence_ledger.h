@@ -1,16 +1,18 @@
 // What the store must still be told about connections, and what it has confirmed.
 //
 // Lives on the hub's thread. Each record of ConnectionTable is a desired state; it is *dirty* while the store is not known to
-// agree. Dirty records wait in one queue, first come, first served; at most writes_in_flight_max writes are in flight, at most one for
-// each record. Changes meanwhile coalesce into the next write: the queue never holds a record twice, so it is bounded by
+// agree. Dirty records wait in two queues, each first come, first served: those for which a shard awaits an acknowledgement go in front
+// of those that merely repeat what was said. At most writes_in_flight_max writes are in flight, at most one for
+// each record. Changes meanwhile coalesce into the next write: no queue holds a record twice, so they are bounded by
 // the records. Live ones are bounded by the connections; those of closed ones by removals_max: past it, while the store is away,
 // an end is forgotten and left to the sweep.
 //
-// The queue exists while the ledger *sends*: when the store is up and does not refuse. Otherwise dirty records are only marked, and
+// The queues exist while the ledger *sends*: when the store is up and does not refuse. Otherwise dirty records are only marked, and
 // found again by walking over all of them.
 //
 // A record whose write failed stays dirty, and is written as a re-assert: with the user's last known status and version. When the
-// store is back, all live connections are re-asserted that way, and all removals of the last 30 s are repeated.
+// store is back without its state, all live connections are re-asserted that way, and all removals of the last 30 s are repeated.
+// When it was only away, what it holds still stands; an entry that has expired is found by a Refresh.
 //
 // Does not decide who is connected.
 #pragma once
@@ -61,7 +63,10 @@ class PresenceLedger {
   // Those of the Refresh that the store does not have. Empty for an answer that is not awaited any more.
   MissingEntries Refreshed(uint64_t id, absl::Span<const uint32_t> missing);
 
-  void OnStoreUp(Now now);
+  // The link is closed: what it still awaits is void.
+  void LinkGone(LinkId link);
+
+  void OnStoreUp(Now now, bool lost_state);
   void OnStoreDown();
   void OnWritten(Now now, uint64_t id, const WriteResult& result);
   // Ends the memory of old removals.
@@ -72,6 +77,7 @@ class PresenceLedger {
   bool store_up() const { return store_up_; }
   size_t in_flight() const { return in_flight_; }
   size_t dirty() const { return dirty_; }
+  size_t refreshes_unanswered() const { return refreshes_.size(); }
 
  private:
   // A Refresh that is not answered.
@@ -86,9 +92,12 @@ class PresenceLedger {
   };
 
   void MarkDirty(ConnectionIndex index);
-  void Queue(ConnectionIndex index) {
-    if (sending_) queue_.push_back(index);
-  }
+  // The shard awaits the record from this event on: not behind others any more.
+  void Want(ConnectionIndex index, uint64_t sequence);
+  // REQUIRES: dirty, not in flight, in no queue.
+  void Queue(ConnectionIndex index);
+  // The next record to be written; or none, if its place was void. REQUIRES: a queue is not empty.
+  ConnectionIndex TakeNext();
   void StopSending();
   void StartSending();
   void BoundRemovals(ConnectionIndex added);
@@ -103,12 +112,14 @@ class PresenceLedger {
 
   bool store_up_ = false;
   bool sending_ = false;
-  SteadyTime paused_until_;            // after a write that failed although the store is up
-  std::deque<ConnectionIndex> queue_;  // while sending: what is dirty and not in flight
+  SteadyTime paused_until_;  // after a write that failed although the store is up
+  // While sending: what is dirty and not in flight. One that is awaited after all stands in both, and is passed over in the second.
+  std::deque<ConnectionIndex> awaited_, behind_;
+  uint32_t turns_ = 0;
   size_t dirty_ = 0;
   size_t in_flight_ = 0;
   uint32_t last_write_ = 0;
-  std::deque<KeptRemoval> kept_;  // confirmed removals, oldest first
+  std::deque<KeptRemoval> kept_;  // confirmed removals, oldest first; none of them dirty or in flight
   std::deque<RefreshBatch> refreshes_;
   uint64_t last_refresh_ = 0;
   std::vector<RefreshEntry> refresh_entries_;  // of one call; kept for its capacity

@@ -103,7 +103,7 @@ int64_t ParseTimestamp(std::string_view text) {
 StoredPresence ParsePresenceEntry(std::string_view user_id, std::string_view text) {
   StoredPresence presence;
   presence.user_id = user_id;
-  if (text.size() > kEntryBytesMax) return presence;
+  if (text.empty() || text.size() > kEntryBytesMax) return presence;
   thread_local simdjson::dom::parser parser;
   simdjson::dom::object object;
   std::string_view status, username, last_seen;

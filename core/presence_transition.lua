@@ -1,19 +1,22 @@
--- Every change of presence in Redis, one atomic step each. core/store.h has the rules and the keys, core/memory_database.cc
--- the same steps in C++: the differential test compares the two, reply by reply and key by key.
+-- Every change of presence in Redis, one atomic step each. core/store.h has the rules and the keys,
+-- core/memory_database.cc the same steps in C++: the differential test compares the two, reply by reply and key by key.
 --
---   write    kind connection attach user user_json username username_json status silent_ms rooms previous_status previous_version
+--   write    kind connection attach user user_json username username_json status silent_ms rooms
+--            previous_status previous_version
 --            -> {1 applied or 0 fenced, status, version}
 --   refresh  {user connection attach pinged}*     -> the positions, from 0, of those that are missing
---   sweep    users_max                            -> nothing
+--   sweep    users_max                            -> {how many users were due, of which failed}
 --
 -- presence.user:{user_id} is a hash:
 --   state       "status version last_seen changed connection"; status 0: nothing known yet
 --   username, and user_json, username_json where the text needs escapes in JSON: they are made in C++, never here
 --   held        "status until"
---   conn-...    for each connection: "attach deadline status", and each of its rooms behind a NUL; status 0: a tombstone
+--   conn-...    for each connection: "attach deadline status", and each of its rooms behind a NUL;
+--               status 0: a tombstone
 --
--- Numbers are written with %.0f (Lua's own conversion keeps 14 digits), are whole and below 2^53. Where it can, the script hands on
--- the text that it has read: at some two million heartbeats a minute each microsecond here is 3 % of a processor.
+-- Numbers are written with %.0f (Lua's own conversion keeps 14 digits), are whole and below 2^53. Where it can, the
+-- script hands on the text that it has read: at some two million heartbeats a minute each microsecond here is 3 % of
+-- a processor.
 
 local now_us = tonumber(ARGV[2])  -- from tests; empty otherwise
 if not now_us then
@@ -28,6 +31,9 @@ local quiet_period, sweep_gap_max, log_lifetime = tonumber(ARGV[8]), tonumber(AR
 local first = 11  -- of the operation's own arguments
 
 local OFFLINE = 1
+-- Of one user: somebody who reconnects all the time leaves a tombstone per connection, and every write reads them all.
+-- One that is lost costs little: a late write could bring its connection back, until the sweep ends it.
+local TOMBSTONES_MAX = 64
 local STATUS_NAMES = {'offline', 'away', 'online'}
 
 local function text(number)
@@ -80,15 +86,22 @@ end
 
 -- The connections and what is held; `state` is parsed by read_state, where it is needed.
 local function read_user(id)
-  local user = {id = id, key = 'presence.user:' .. id, entries = {}, username = '', held = 0, held_until = 0}
-  local flat = redis.call('HGETALL', user.key)
+  -- With room for what refresh adds: growing a table costs more than the text that goes into it.
+  local user = {id = id, key = 'presence.user:' .. id, entries = {}, username = '', held = 0, held_until = 0,
+                state = false, field = false, value = false, pinged = false}
+  local flat = redis.pcall('HGETALL', user.key)
+  if flat.err then
+    if not string.find(flat.err, 'WRONGTYPE', 1, true) then error(flat.err) end
+    redis.call('DEL', user.key)  -- the key is ours by its name: whatever somebody else has put there
+    flat = {}
+  end
   for i = 1, #flat, 2 do
     local field, value = flat[i], flat[i + 1]
     if field == 'state' or field == 'username' or field == 'user_json' or field == 'username_json' then
       user[field] = value
     elseif field == 'held' then
       local held, held_until = string.match(value, '^([0-3]) (%d+)$')
-      user.held, user.held_until = tonumber(held), tonumber(held_until)
+      if held then user.held, user.held_until = tonumber(held), tonumber(held_until) end
     else
       local attach, deadline, status, rooms = string.match(value, '^(%d+) (%d+) ([0-3])(.*)$')
       if attach then
@@ -211,6 +224,25 @@ local function drop_expired(user, quiet)
   end
 end
 
+-- Makes room for the tombstone of connection `added`, or, without one, for none: the earliest to end go.
+local function bound_tombstones(user, added)
+  local tombstones = {}
+  for name, entry in pairs(user.entries) do
+    if entry.status == 0 and name ~= added then tombstones[#tombstones + 1] = name end
+  end
+  local excess = #tombstones - TOMBSTONES_MAX + (added and 1 or 0)
+  if excess <= 0 then return end
+  table.sort(tombstones, function(a, b)
+    local first_ends, second_ends = user.entries[a].deadline, user.entries[b].deadline
+    if first_ends ~= second_ends then return first_ends < second_ends end
+    return a < b
+  end)
+  for i = 1, excess do
+    redis.call('HDEL', user.key, tombstones[i])
+    user.entries[tombstones[i]] = nil
+  end
+end
+
 -- Derives the user's status from the entries, writes down what follows from it, and publishes.
 -- `previous`: the status before the transition, 0 when nobody knows. `fields`: of the hash, also to be written.
 local function settle(user, previous, rooms_before, fields)
@@ -280,8 +312,10 @@ local function write()
   local user = read_user(ARGV[first + 3])
   read_state(user)
   local old = user.entries[name]
-  if old and old.attach > attach and (old.status ~= 0 or old.deadline > now) then
-    return {0, math.max(user.status, OFFLINE), user.version}
+  if old and (old.status ~= 0 or old.deadline > now) then
+    -- A shard never opens a closed connection again: what is of the tombstone's own attach is late.
+    local late = old.attach == attach and old.status == 0 and kind ~= 'remove'
+    if old.attach > attach or late then return {0, math.max(user.status, OFFLINE), user.version} end
   end
 
   local quiet, quiet_until = read_quiet()
@@ -298,6 +332,7 @@ local function write()
   end
 
   drop_expired(user, quiet)
+  bound_tombstones(user, kind == 'remove' and name)
   local entry
   if kind == 'remove' then
     entry = {deadline = now + tombstone_lifetime, status = 0, rooms = ''}
@@ -338,35 +373,63 @@ local function write()
   return settle(user, previous, rooms_before, fields)
 end
 
+-- Reads and settles each user once, however many of the entries are of the same user: there may be thousands.
 local function refresh()
   local quiet = read_quiet()
   local deadline, missing = now + entry_lifetime, {}
   local deadline_text = text(deadline)
+  local users, touched = {}, {}
   for i = first, #ARGV, 4 do
-    local user, name, attach, pinged = read_user(ARGV[i]), ARGV[i + 1], ARGV[i + 2], ARGV[i + 3] == '1'
-    local entry = user.entries[name]
+    local id, name, attach, pinged = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3] == '1'
+    local user = users[id]
+    if not user then
+      user = read_user(id)
+      users[id] = user
+    end
+    local entry = user.state and user.entries[name]  -- without it somebody has been at the hash: to be asserted again
     if not entry or entry.status == 0 or entry.attach > tonumber(attach) or (entry.deadline <= now and not quiet) then
       missing[#missing + 1] = (i - first) / 4
     else
-      entry.deadline, entry.deadline_text = deadline, deadline_text
+      entry.attach, entry.deadline, entry.deadline_text = tonumber(attach), deadline, deadline_text
       local value = entry_text(attach, deadline_text, entry.status, entry.rooms)
-      if pinged then
-        read_state(user)
-        see(user, now)
-        redis.call('HSET', user.key, name, value, 'state', state_text(user))
-        write_presence(user)
+      if user.field then  -- one field waits for `state`, to be written with it: nearly all users have just one
+        redis.call('HSET', user.key, user.field, user.value)
       else
-        redis.call('HSET', user.key, name, value)
-        if redis.call('EXPIRE', 'presence:' .. user.id, presence_ttl) == 0 then
-          read_state(user)
-          write_presence(user)
-        end
+        touched[#touched + 1] = user
       end
-      local _, earliest_text = earliest_deadline(user)
-      redis.call('ZADD', 'presence.deadlines', earliest_text, user.id)
+      user.field, user.value, user.pinged = name, value, user.pinged or pinged
     end
   end
+  for _, user in ipairs(touched) do
+    local unwritten = user.pinged or redis.call('EXPIRE', 'presence:' .. user.id, presence_ttl) == 0
+    if unwritten then read_state(user) end
+    if user.pinged and user.known then
+      see(user, now)
+      redis.call('HSET', user.key, user.field, user.value, 'state', state_text(user))
+    else
+      redis.call('HSET', user.key, user.field, user.value)
+    end
+    if unwritten and user.known then write_presence(user) end
+    local _, earliest_text = earliest_deadline(user)
+    redis.call('ZADD', 'presence.deadlines', earliest_text, user.id)
+  end
   return missing
+end
+
+-- Ends what of the user has expired.
+local function end_expired(id)
+  local user = read_user(id)
+  read_state(user)
+  if user.known then
+    local rooms_before = {}
+    collect_rooms(user, rooms_before)
+    user.present = true
+    drop_expired(user, false)
+    settle(user, user.status, rooms_before, {})
+  else  -- somebody has taken the hash away
+    redis.call('ZREM', 'presence.deadlines', id)
+    redis.call('ZREM', 'presence.online', id)
+  end
 end
 
 local function sweep()
@@ -378,25 +441,22 @@ local function sweep()
   elseif now - at > sweep_gap_max then
     quiet_until = now + quiet_period
   end
-  redis.call('HSET', 'presence.sweep', 'at', text(now), 'run', run, 'quiet_until', text(quiet_until), 'began', text(began))
+  redis.call('HSET', 'presence.sweep', 'at', now_text, 'run', run, 'quiet_until', text(quiet_until),
+             'began', text(began))
   redis.call('ZREMRANGEBYSCORE', 'presence.changes', '-inf', '(' .. text(now_us - log_lifetime * 1000))
-  if now < quiet_until then return end
+  if now < quiet_until then return {0, 0} end
 
   local due = redis.call('ZRANGEBYSCORE', 'presence.deadlines', '-inf', text(now), 'LIMIT', '0', ARGV[first])
+  local failed = 0
   for _, id in ipairs(due) do
-    local user = read_user(id)
-    read_state(user)
-    if user.known then
-      local rooms_before = {}
-      collect_rooms(user, rooms_before)
-      user.present = true
-      drop_expired(user, false)
-      settle(user, user.status, rooms_before, {})
-    else  -- somebody has taken the hash away
-      redis.call('ZREM', 'presence.deadlines', id)
-      redis.call('ZREM', 'presence.online', id)
+    if not pcall(end_expired, id) then
+      -- It must not stand in front of the others for ever. Put off rather than forgotten: where the reason passes, as
+      -- that of an ACL, this user, too, ends.
+      failed = failed + 1
+      redis.call('ZADD', 'presence.deadlines', text(now + entry_lifetime), id)
     end
   end
+  return {#due, failed}
 end
 
 if ARGV[1] == 'write' then return write() end

@@ -82,7 +82,7 @@ class DescriptorWatch : public std::enable_shared_from_this<DescriptorWatch> {
 
 }  // namespace
 
-// ---------------------------------------------------------------------------------------------------- replies, commands
+// --------------------------------------------------------------------------------------------- replies, commands
 
 bool RedisReply::is_error() const {
   return reply_ != nullptr && reply_->type == REDIS_REPLY_ERROR;
@@ -142,7 +142,7 @@ RedisCommand& RedisCommand::AddWritten(std::string_view written) {
   return *this;
 }
 
-// ---------------------------------------------------------------------------------------------------------- connection
+// ---------------------------------------------------------------------------------------------------- connection
 
 class RedisConnection::State : public std::enable_shared_from_this<State> {
  public:

@@ -1,10 +1,10 @@
-// One connection to Redis, kept up for ever: dialled, greeted (AUTH, SELECT, CLIENT SETNAME), watched, and dialled again with
-// backoff when it is lost. Either for commands, answered in order, or for subscriptions. redis_connection.cc is the only file
-// that sees hiredis.
+// One connection to Redis, kept up for ever: dialled, greeted (AUTH, SELECT, CLIENT SETNAME), watched, and dialled
+// again with backoff when it is lost. Either for commands, answered in order, or for subscriptions.
+// redis_connection.cc is the only file that sees hiredis.
 //
-// Lives on the thread of its io_context, and never blocks it, except that hiredis resolves names with getaddrinfo: REDIS_URL
-// should name an address or something in /etc/hosts where that matters. Never throws. Bounded: kCommandsMax commands
-// wait for an answer at most, and none for longer than kAnswerMax. The process must ignore SIGPIPE.
+// Lives on the thread of its io_context, and never blocks it, except that hiredis resolves names with getaddrinfo:
+// REDIS_URL should name an address or something in /etc/hosts where that matters. Never throws. Bounded: kCommandsMax
+// commands wait for an answer at most, and none for longer than kAnswerMax. The process must ignore SIGPIPE.
 //
 // Does not do: TLS (a tunnel such as stunnel, beside the service, does), Sentinel, RESP3.
 #pragma once
@@ -35,8 +35,8 @@ struct RedisAddress {
   std::string ToString() const;  // for logs: without the password
 };
 
-// redis://[[user]:password@]host[:port][/database], where user and password may hold %XX, an IPv6 host stands in brackets; or
-// unix:///path/to/redis.sock[?db=N]. INVALID_ARGUMENT says what is wrong and what to write instead.
+// redis://[[user]:password@]host[:port][/database], where user and password may hold %XX, an IPv6 host stands in
+// brackets; or unix:///path/to/redis.sock[?db=N]. INVALID_ARGUMENT says what is wrong and what to write instead.
 absl::StatusOr<RedisAddress> ParseRedisUrl(std::string_view url);
 
 // A reply, as long as the callback runs that got it.
@@ -110,8 +110,8 @@ class RedisConnection {
 
   bool ready() const;
 
-  // False: not ready, or kCommandsMax are waiting; then `done` will not be called. Otherwise it is called exactly once, never from
-  // inside. It may be empty.
+  // False: not ready, or kCommandsMax are waiting; then `done` will not be called. Otherwise it is called exactly
+  // once, never from inside. It may be empty.
   bool Send(const RedisCommand& command, Done done);
 
   // Gives the connection up and dials again.

@@ -1,6 +1,9 @@
 // The reads of RedisStore. Each takes a few rounds of commands, in chunks that keep Redis free for others in between.
 #include <algorithm>
 #include <charconv>
+#include <functional>
+#include <set>
+#include <string>
 #include <utility>
 
 #include "core/presence_text.h"
@@ -78,7 +81,7 @@ void RedisStore::GetPresence(std::string_view user_id, std::function<void(absl::
   });
 }
 
-// ---------------------------------------------------------------------------------------------------------- ListPresence
+// -------------------------------------------------------------------------------------------------- ListPresence
 
 struct RedisStore::ListCall {
   std::string after;
@@ -129,23 +132,30 @@ void RedisStore::ListRound(std::shared_ptr<ListCall> call) {
   });
 }
 
-// ----------------------------------------------------------------------------------------------------------- ReadChanges
+// --------------------------------------------------------------------------------------------------- ReadChanges
 
 struct RedisStore::ChangesCall {
-  uint64_t id;
-  uint64_t since;
+  uint64_t id = 0;
+  uint64_t since = 0;
   uint64_t now_us = 0;
   uint64_t began_us = 0;
   bool swept = false;
+  bool failed = false;  // a reply was of no use: nothing may be concluded from the others
   ChangeLog log;
-  size_t read = 0;  // users whose hash has been read
+  std::set<std::string, std::less<>> logged;  // in an incomplete log: whom the change log names
+  size_t read = 0;                            // users whose hash has been read
 };
 
 void RedisStore::ReadChanges(uint64_t id, uint64_t since_version) {
-  const auto call = std::make_shared<ChangesCall>(ChangesCall{id, since_version, 0, 0, false, {}, 0});
+  const auto call = std::make_shared<ChangesCall>();
+  call->id = id;
+  call->since = since_version;
   command_.Start(1).Add("TIME");
   Send([this, call](RedisReply reply) {
-    if (!Usable(reply)) return;
+    if (!Usable(reply)) {
+      call->failed = true;
+      return;
+    }
     const auto us = options_.clock ? std::chrono::floor<std::chrono::microseconds>(options_.clock().time_since_epoch())
                                    : std::chrono::seconds(ParseNumber<int64_t>(reply[0].text())) +
                                          std::chrono::microseconds(ParseNumber<int64_t>(reply[1].text()));
@@ -153,25 +163,29 @@ void RedisStore::ReadChanges(uint64_t id, uint64_t since_version) {
   });
   command_.Start(3).Add("HGET").Add("presence.sweep").Add("began");
   Send([this, call](RedisReply reply) {
-    if (!Usable(reply)) return;
+    if (!Usable(reply)) {
+      call->failed = true;
+      return;
+    }
     call->swept = reply.is_text();
     call->began_us = ParseNumber<uint64_t>(reply.text());
   });
   command_.Start(5).Add("ZRANGEBYSCORE").Add("presence.changes").Add(since_version).Add("+inf").Add("WITHSCORES");
   Send([this, call](RedisReply reply) {
-    if (!Usable(reply)) return listener_.OnChangesRead(call->id, Away());
+    if (!Usable(reply) || call->failed) return listener_.OnChangesRead(call->id, Away());
     const auto lifetime = std::chrono::microseconds(options_.store.change_log_lifetime);
     const uint64_t horizon = call->now_us - static_cast<uint64_t>(lifetime.count());
     call->log.complete = call->swept && call->since >= std::max(horizon, call->began_us);
-    if (!call->log.complete) return ListEverybody(call, {});
     call->log.changes.resize(reply.size() / 2);
     for (size_t i = 0; i + 1 < reply.size(); i += 2) {
       StoredChange& change = call->log.changes[i / 2];
       change.presence.user_id = reply[i].text();
       change.presence.version = ParseNumber<uint64_t>(reply[i + 1].text());
       change.changed_ms = static_cast<int64_t>(change.presence.version / 1000);
+      if (!call->log.complete) call->logged.insert(change.presence.user_id);
     }
-    ReadUsers(call);
+    if (call->log.complete) return ReadUsers(call);
+    ListEverybody(call, {});
   });
 }
 
@@ -181,7 +195,10 @@ void RedisStore::ListEverybody(std::shared_ptr<ChangesCall> call, std::string_vi
   command_.Add("LIMIT").Add("0").Add(uint64_t{kEverybodyChunk});
   Send([this, call](RedisReply reply) {
     if (!Usable(reply)) return listener_.OnChangesRead(call->id, Away());
-    for (size_t i = 0; i < reply.size(); ++i) call->log.changes.emplace_back().presence.user_id = reply[i].text();
+    for (size_t i = 0; i < reply.size(); ++i) {
+      const std::string_view user_id = reply[i].text();
+      if (!call->logged.contains(user_id)) call->log.changes.emplace_back().presence.user_id = user_id;
+    }
     if (reply.size() < kEverybodyChunk) return ReadUsers(call);
     ListEverybody(call, reply[reply.size() - 1].text());
   });
@@ -189,10 +206,11 @@ void RedisStore::ListEverybody(std::shared_ptr<ChangesCall> call, std::string_vi
 
 void RedisStore::ReadUsers(std::shared_ptr<ChangesCall> call) {
   if (call->read == call->log.changes.size()) {
-    // Everybody who is not offline was asked for; who went since then, or lost the hash, is not.
+    // Of those who are only in the index: who went since then, or lost the hash, is not asked for.
     if (!call->log.complete) {
-      std::erase_if(call->log.changes,
-                    [](const StoredChange& change) { return change.presence.status == link::v1::STATUS_OFFLINE; });
+      std::erase_if(call->log.changes, [&](const StoredChange& change) {
+        return change.presence.status == link::v1::STATUS_OFFLINE && !call->logged.contains(change.presence.user_id);
+      });
     }
     return listener_.OnChangesRead(call->id, std::move(call->log));
   }
@@ -201,9 +219,15 @@ void RedisStore::ReadUsers(std::shared_ptr<ChangesCall> call) {
     command_.Start(2).Add("HGETALL").Add("presence.user:" + call->log.changes[i].presence.user_id);
     const bool last = i + 1 == end;
     Send([this, call, i, last](RedisReply reply) {
-      if (Usable(reply)) ReadUser(reply, &call->log.changes[i]);
+      // Somebody has stored something else there: as good as no hash.
+      const bool foreign = reply.is_error() && reply.text().starts_with("WRONGTYPE");
+      if (!foreign && !Usable(reply)) {
+        call->failed = true;  // the user may be online: must not be told to be offline
+      } else if (!call->failed) {
+        ReadUser(reply, &call->log.changes[i]);
+      }
       if (!last) return;
-      if (reply.lost()) return listener_.OnChangesRead(call->id, Away());
+      if (call->failed) return listener_.OnChangesRead(call->id, Away());
       ReadUsers(call);
     });
   }

@@ -1,14 +1,17 @@
-// The store on Redis: two connections, one for commands and one for subscriptions, and one script for every transition.
+// The store on Redis: two connections, one for commands and one for subscriptions, and one script for every
+// transition.
 //
-// Lives on the thread of its io_context. Up while both connections stand; when one is lost it says OnStoreDown, dials again, and
-// says OnStoreUp when both stand again. While only the subscription is lost, calls are still answered from Redis.
+// Lives on the thread of its io_context. Up while both connections stand; when one is lost it says OnStoreDown, dials
+// again, and says OnStoreUp when both stand again. While only the subscription is lost, calls are still answered from
+// Redis.
 //
-// Each second it publishes an empty message to itself, on presence.echo:{core_incarnation}: the proof that commands, Redis and
-// subscription work, end to end. What is not answered within 2 s, or 3 s without an echo, ends the connection.
+// Each second it publishes an empty message to itself, on presence.echo:{core_incarnation}: the proof that commands,
+// Redis and subscription work, end to end. What is not answered within 2 s, or 3 s without an echo, ends the
+// connection.
 //
-// A reply that says that this Redis cannot serve at all (a replica, still loading, or without the script after SCRIPT FLUSH)
-// ends the connection, too: dialling again loads the script and judges the server anew, and the callers learn from OnStoreUp
-// to repeat. Repeating single calls here could change their order.
+// A reply that says that this Redis cannot serve at all (a replica, still loading, or without the script after SCRIPT
+// FLUSH) ends the connection, too: dialling again loads the script and judges the server anew, and the callers learn
+// from OnStoreUp to repeat. Repeating single calls here could change their order.
 #pragma once
 
 #include <asio/io_context.hpp>
@@ -38,6 +41,7 @@ class RedisStore final : public Store, private RedisConnection::Listener {
     uint64_t bus_invalid = 0;       // payloads on presence.bus that are no BusEnvelope: dropped
     uint64_t commands_refused = 0;  // too many were waiting, or Redis answered with an error
     uint64_t connections_lost = 0;
+    uint64_t sweeps_failed = 0;  // of single users, put off
   };
 
   // Dials when the io_context runs. The listener must outlive the store.
@@ -66,6 +70,8 @@ class RedisStore final : public Store, private RedisConnection::Listener {
 
   // --- coming up
   void InspectServer();
+  // For what a store cannot do without: false when `reply` is of no use, and the connection is dropped, saying why.
+  bool Granted(RedisReply reply, std::string_view what);
   void OnServerInfo(std::string_view info);
   void GoUpWhenReady();
   void Echo();
@@ -101,6 +107,7 @@ class RedisStore final : public Store, private RedisConnection::Listener {
   link::v1::BusEnvelope envelope_;
   std::string envelope_bytes_;
   bool inspected_ = false;  // the command connection is ready for calls
+  bool sweeping_ = false;   // one at a time, see Sweep
   bool sweep_known_ = false;
   std::string sweep_run_;
   bool up_ = false;

@@ -1,29 +1,33 @@
 // The shared state of all cores and the bus between them: what Redis is to the service, as an interface.
 //
-// Two implementations, one contract (tests/core/store_contract_test.cc runs against both): RedisStore, and MemoryStore for
-// one core with nothing to install and for the simulator. Lives on the core's loop thread. Every call returns at
-// once and is answered later, through the listener or the given callback, on the same thread, never from inside the call.
-// Writes, refreshes and publications of one store are answered in the order of the calls; a read, which may take several rounds,
-// may be answered behind calls made after it. A store never throws.
+// Two implementations, one contract (tests/core/store_contract_test.cc runs against both): RedisStore, and
+// MemoryStore for one core with nothing to install and for the simulator. Lives on the core's loop thread. Every call
+// returns at once and is answered later, through the listener or the given callback, on the same thread, never from
+// inside the call. Writes, refreshes and publications of one store are answered in the order of the calls; a read,
+// which may take several rounds, may be answered behind calls made after it. A store never throws.
 //
 // Keys in Redis, beside the specified presence:{user_id} and typing:{room_id}:{user_id}; none matches presence:*
-//   presence.user:{user_id}  hash: the user's connection entries and tombstones, derived status, version, name
-//   presence.deadlines       zset: user -> the earliest moment at which one of the user's entries or a held status ends (ms)
+//   presence.user:{user_id}  hash: the user's connection entries and tombstones, derived and held status, name
+//   presence.deadlines       zset: user -> the earliest moment at which one of the user's entries or a held status
+//                            ends (ms)
 //   presence.online          zset, all scores 0: users who are not offline, for pages in byte order
 //   presence.changes         zset: user -> version (us) of the last change, the last 10 minutes
-//   presence.sweep           hash: when the last sweep was, by which Redis run, until when nothing expires, since when the log is whole
+//   presence.sweep           hash: when the last sweep was, by which Redis run, until when nothing expires, since
+//                            when the change log is whole
 //   presence.bus             channel: link.v1.BusEnvelope
 //
 // Every transition is one atomic script (core/presence_transition.lua):
 //   * Entries whose deadline has passed are dropped first, unless the store is quiet (see Sweep).
 //   * The fence: an entry holds the attach that wrote it. A write with a lower attach changes nothing and is answered
-//     kFenced; an equal or higher one takes over. A removal leaves a tombstone with its attach for 15 s: a lower attach,
-//     or a Refresh, does not bring the entry back.
+//     kFenced; an equal or higher one takes over. A removal leaves a tombstone with its attach for 15 s: only a higher
+//     attach brings the entry back, not the same one, since a shard never opens a closed connection again, and no
+//     Refresh. Of one user the 64 tombstones that end last are kept.
 //   * A user's status is that of the most present live entry: online over away over offline.
-//   * When it differs from the previous status: version = max(previous version + 1, now in microseconds); presence:{user_id},
-//     presence.online and presence.changes follow; link.v1.PresenceChanged is published on presence.bus and the specified JSON
-//     object, with "origin" as its first member, on presence:updates. When it does not differ, nothing is published,
-//     except, with rooms in the entries, a join: PresenceChanged with the newly joined rooms alone, same version, bus only.
+//   * When it differs from the previous status: version = max(previous version + 1, now in microseconds);
+//     presence:{user_id}, presence.online and presence.changes follow; link.v1.PresenceChanged is published on
+//     presence.bus and the specified JSON object, with "origin" as its first member, on presence:updates. When it
+//     does not differ, nothing is published, except, with rooms in the entries, a join: PresenceChanged with the
+//     newly joined rooms alone, same version, bus only.
 //   * The user's hash outlives the last entry by 10 minutes, so that versions keep growing.
 #pragma once
 
@@ -76,9 +80,9 @@ struct PresenceWrite {
   Status status = link::v1::STATUS_ONLINE;      // kAssert, kReassert: AWAY or ONLINE
   std::chrono::milliseconds silent_for{0};      // since the client's last frame
   absl::Span<const std::string_view> room_ids;  // PRESENCE_SCOPE=rooms; else empty
-  // kReassert and kRemove: what the caller last knew of the user, in place of a previous state that the store has lost.
-  // UNSPECIFIED and 0: nothing. While the store is quiet, a kReassert never lowers the status below the previous one: the
-  // previous one is held, and the user is judged again by the first sweep after the quiet period.
+  // kReassert and kRemove: what the caller last knew of the user, in place of a previous state that the store has
+  // lost. UNSPECIFIED and 0: nothing. While the store is quiet, a kReassert never lowers the status below the
+  // previous one: the previous one is held, and the user is judged again by the first sweep after the quiet period.
   Status previous_status = link::v1::STATUS_UNSPECIFIED;
   uint64_t previous_version = 0;
 };
@@ -117,7 +121,8 @@ struct StoredChange {
 };
 
 struct ChangeLog {
-  // False: `since` is older than the log, or than what Redis has lost; `changes` then holds everybody who is not offline.
+  // False: `since` is older than the log, or than what Redis has lost; `changes` then holds whom the log still names
+  // since then, those who went offline among them, and everybody else who is not offline.
   bool complete = true;
   std::vector<StoredChange> changes;
 };
@@ -127,13 +132,15 @@ class StoreListener {
  public:
   virtual ~StoreListener() = default;
 
-  // The store answers again and the subscription to the bus stands; also the first time. `lost_state`: its run id has changed
-  // or its sweep key was missing. A store that was never up has said nothing; one that goes away says OnStoreDown once.
+  // The store answers again and the subscription to the bus stands; also the first time. `lost_state`: its run id has
+  // changed or its sweep key was missing. A store that was never up has said nothing; one that goes away says
+  // OnStoreDown once.
   virtual void OnStoreUp(bool lost_state) = 0;
   virtual void OnStoreDown(std::string_view why) = 0;
 
   virtual void OnWritten(uint64_t id, const WriteResult& result) = 0;
-  // The entries of one Refresh that are missing, fenced or tombstoned, by their position in the call.
+  // The entries of one Refresh that are missing, fenced or tombstoned, by their position in the call. One of which
+  // nothing is known, because Redis refused or did not answer, is not named.
   virtual void OnRefreshed(uint64_t id, absl::Span<const uint32_t> missing) = 0;
   virtual void OnPublished(uint64_t id, bool ok) = 0;
   virtual void OnChangesRead(uint64_t id, const absl::StatusOr<ChangeLog>& log) = 0;
@@ -149,22 +156,26 @@ class Store {
  public:
   virtual ~Store() = default;
 
-  // One transition. Answered by OnWritten; kUnavailable when the store is away or has not answered within 2 s (whether it
-  // was applied is then unknown: repeating it is safe).
+  // One transition. Answered by OnWritten; kUnavailable when the store is away or has not answered within 2 s
+  // (whether it was applied is then unknown: repeating it is safe).
   virtual void Write(const PresenceWrite& write) = 0;
 
-  // Moves deadlines and TTLs of entries that exist. Answered by OnRefreshed; not at all while the store is away.
+  // Moves deadlines and TTLs of entries that exist. Answered by OnRefreshed, always; when the store is away or
+  // refuses, it names nothing.
   virtual void Refresh(uint64_t id, absl::Span<const RefreshEntry> entries) = 0;
 
-  // Once a second from every core: touches the sweep key and, unless the store is quiet, ends up to `users_max` users' expired
-  // entries, with the same transition. The store is quiet for quiet_period after a gap of more than sweep_gap_max
-  // between two sweeps, a missing sweep key or a new run id. No answer.
+  // Once a second from every core: touches the sweep key and, unless the store is quiet, ends up to `users_max`
+  // users' expired entries, with the same transition. The store is quiet for quiet_period after a gap of more than
+  // sweep_gap_max between two sweeps, a missing sweep key or a new run id. When there were as many, the store goes on
+  // by itself with the next ones, one bounded step after the other, as long as it is up: after the death of a host
+  // with thousands of users the last one is offline within seconds of the first. No answer.
   virtual void Sweep(int users_max) = 0;
 
   // SETEX typing:{room_id}:{user_id}. Volatile: no answer.
   virtual void SetTyping(std::string_view room_id, std::string_view user_id, std::string_view username) = 0;
 
-  // Publishes on presence.bus and, unless `outside` is empty, that text on message:broadcast. Answered by OnPublished.
+  // Publishes on presence.bus and, unless `outside` is empty, that text on message:broadcast. Answered by
+  // OnPublished.
   virtual void Publish(uint64_t id, const link::v1::BusEnvelope& envelope, std::string_view outside) = 0;
 
   // Reads. Each callback is called exactly once, with UNAVAILABLE when the store is away or silent for 2 s.
@@ -173,7 +184,7 @@ class Store {
   // Users who are not offline, in byte order behind `after_user_id` (empty: from the start); limit 1 to 10,000.
   virtual void ListPresence(std::string_view after_user_id, uint32_t limit,
                             std::function<void(absl::StatusOr<PresencePage>)> done) = 0;
-  // Who changed with a version >= since. Answered by OnChangesRead.
+  // Who changed with a version >= since. Answered by OnChangesRead: with the whole truth or with UNAVAILABLE.
   virtual void ReadChanges(uint64_t id, uint64_t since_version) = 0;
 };
 

@@ -1,5 +1,6 @@
 #include "edge/config.h"
 
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -22,6 +23,7 @@ void Declare(Config& c, ConfigReader& reader) {
                 {{"DEBUG", log::Level::kDebug},
                  {"INFO", log::Level::kInfo},
                  {"WARNING", log::Level::kWarning},
+                 {"WARN", log::Level::kWarning},
                  {"ERROR", log::Level::kError}},
                 "the least severe lines to write");
   reader.Integer("EDGE_SHARDS", &c.shards, 0, 256, "threads, each with its own clients; 0: one per hardware thread");
@@ -59,8 +61,8 @@ void Declare(Config& c, ConfigReader& reader) {
   reader.Bytes("WS_SEND_BUFFER_BYTES", &c.send_buffer_bytes_max, {64 << 10, 256 << 20},
                "what may wait for one slow client; past it: 1013");
   reader.Integer("WS_CONNECTIONS_MAX", &c.connections_max, 1, 1 << 20,
-                 "sockets per shard; keep it below the descriptor limit");
-  reader.Integer("WS_ROOMS_PER_CONNECTION", &c.rooms_per_connection_max, 1, 1'000'000,
+                 "sockets per shard; lowered to what the descriptor limit allows");
+  reader.Integer("WS_ROOMS_PER_CONNECTION", &c.rooms_per_connection_max, 1, 1'000,
                  "further subscriptions get error 429");
 
   reader.Check([&c] { return !c.core_link.empty(); }, "CORE_LINK is empty: name at least one core as host:port");
@@ -70,6 +72,27 @@ void Declare(Config& c, ConfigReader& reader) {
                "JWKS_FILE cannot be read: `presence-cli keys --out DIR` makes DIR/jwks.json");
 }
 
+namespace {
+
+// For everything that is no client: the links, key fetches, the log, libraries.
+constexpr uint64_t kDescriptorsReserved = 256, kDescriptorsReservedPerShard = 32;
+
+// As many clients as the process may have descriptors for, shared out over the shards. Else clients could take the last one,
+// and a lost core could not be dialled.
+void FitConnections(Config& c) {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+  getrlimit(RLIMIT_NOFILE, &limit);
+  const uint64_t reserved = kDescriptorsReserved + kDescriptorsReservedPerShard * c.shards;
+  const uint64_t for_clients = limit.rlim_cur > 2 * reserved ? limit.rlim_cur - reserved : limit.rlim_cur / 2;
+  c.connections_max =
+      static_cast<uint32_t>(std::min<uint64_t>(c.connections_max, std::max<uint64_t>(1, for_clients / c.shards)));
+}
+
+}  // namespace
+
 void Complete(Config& c) {
   if (c.edge_name.empty()) {
     char host[256] = "edge";
@@ -77,6 +100,7 @@ void Complete(Config& c) {
     c.edge_name = std::string(host) + ":" + std::to_string(getpid());
   }
   if (c.shards == 0) c.shards = std::clamp(std::thread::hardware_concurrency(), 1u, 256u);
+  FitConnections(c);
   if (c.jwks_file.empty() && c.jwt_issuers.empty()) {
     std::string base = c.keycloak_url;
     while (!base.empty() && base.back() == '/') base.pop_back();

@@ -42,7 +42,8 @@ struct Config {
   Duration drain_window = std::chrono::seconds(3);
 };
 
-// Declares all settings. What depends on others (issuers, name, shards) is filled in by Complete.
+// Declares all settings. What depends on others or on the machine (issuers, name, shards, connections) is filled in by Complete, which
+// also raises the soft descriptor limit to the hard one.
 void Declare(Config& config, ConfigReader& reader);
 void Complete(Config& config);
 

@@ -1,5 +1,5 @@
-// Time-outs of one constant duration: what was added first is due first, so a list in that order is all it takes. Adding,
-// removing and looking are O(1) and allocate nothing: the node is a base of whatever has the time-out.
+// Time-outs of one constant duration: what was added first is due first, so a list in that order is all it takes.
+// Adding, removing and looking are O(1) and allocate nothing: the node is a base of whatever has the time-out.
 //
 // Lives on one thread. REQUIRES: times never go back. A node is in one list at most, and leaves it before it dies.
 #pragma once

@@ -1,16 +1,16 @@
 // SocketLoop on Linux: the turn of a shard's sockets. See socket_loop.h for what it promises.
 //
-// A turn: report what is over, take a batch of events, read each ready socket once, expire deadlines, let the handler end its
-// turn, write a slice of what is queued. When something is left the next turn is posted, behind whatever else the Asio loop has
-// to do; otherwise the epoll set is watched.
+// A turn: report what is over, take a batch of events, read each ready socket once, expire deadlines, let the handler
+// end its turn, write a slice of what is queued. When something is left the next turn is posted, behind whatever else
+// the Asio loop has to do; otherwise the epoll set is watched.
 //
-// Edge-triggered: an event is remembered in the socket (`readable`, `blocked`) until a read or write finds the end of it. So a
-// socket costs one epoll_ctl in its life (a second one when it first blocks); one that is not read for a while, because its
-// request awaits an answer, needs no change of interest and cannot spin; and what was read does not stay on the kernel's ready
-// list to be looked at again by the next wait, as level-triggered events do.
+// Edge-triggered: an event is remembered in the socket (`readable`, `blocked`) until a read or write finds the end of
+// it. So a socket costs one epoll_ctl in its life (a second one when it first blocks); one that is not read for a
+// while, because its request awaits an answer, needs no change of interest and cannot spin; and what was read does not
+// stay on the kernel's ready list to be looked at again by the next wait, as level-triggered events do.
 //
-// socket_loop.cc has the turn, socket_connections.cc reading, writing and ending a connection, socket_http.cc requests and the
-// upgrade.
+// socket_loop.cc has the turn, socket_connections.cc reading, writing and ending a connection, socket_http.cc requests
+// and the upgrade.
 #pragma once
 
 #include <sys/epoll.h>

@@ -107,8 +107,8 @@ Listener::Accepted Listener::HangUpOne() {
   if (client >= 0) close(client);
   reserve_ = OpenReserve();
   if (client >= 0) return {Outcome::kLost};
-  // EMFILE is reported before the kernel looks whether anybody waits. EMFILE again: another thread was faster in taking the
-  // descriptor that was given up.
+  // EMFILE is reported before the kernel looks whether anybody waits. EMFILE again: another thread was faster in taking
+  // the descriptor that was given up.
   return {error == EAGAIN ? Outcome::kNobody : Outcome::kExhausted};
 }
 

@@ -1,7 +1,7 @@
 // A listening TCP socket, shared with the other shards by SO_REUSEPORT: the kernel spreads the clients.
 //
-// Lives on the shard's thread. When the process has no descriptors left, a client that waits would keep the listener readable
-// for ever; so one descriptor is held back, and given up for the moment that it takes to accept and hang up.
+// Lives on the shard's thread. When the process has no descriptors left, a client that waits would keep the listener
+// readable for ever; so one descriptor is held back, and given up for the moment that it takes to accept and hang up.
 #pragma once
 
 #include <cstdint>

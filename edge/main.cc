@@ -92,7 +92,8 @@ int Run(const Config& config) {
   }
   RegisterMetrics(context, shards);
   for (const auto& shard : shards) shard->Start();
-  log::Info("presence-edge is listening on {}:{}, {} shards", config.service_host, port, shards.size());
+  log::Info("presence-edge {} is listening on {}:{}, {} shards of at most {} connections", PRESENCE_VERSION,
+            config.service_host, port, shards.size(), config.connections_max);
 
   // Everything else blocks these signals: see main.
   sigset_t signals;

@@ -83,7 +83,7 @@ void Rest::Handle(const HttpRequest& request, WallTime now, Answer answer) {
   }
   if (request.method != "GET" && request.method != "HEAD") {
     HttpResponse response = JsonError(405, "Method not allowed: this path takes GET");
-    response.headers.emplace_back("Allow", "GET, HEAD, OPTIONS");
+    response.headers.emplace_back("Allow", "GET, HEAD");
     return respond(std::move(response));
   }
   if (path == "/health") return respond(HealthResponse());
@@ -125,6 +125,7 @@ void Rest::OneUser(std::string_view encoded_id, Answer answer) {
 }
 
 void Rest::ManyUsers(const HttpRequest& request, Answer answer) {
+  if (!PercentDecode(request.query).ok()) return answer(JsonError(400, "The query is not percent-encoded correctly"));
   uint32_t limit = kLimitDefault;
   if (const auto text = request.QueryParameter("limit")) {
     const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), limit);

@@ -77,6 +77,7 @@ void Shard::State::OnClientText(Now now, uint32_t slot, std::string_view text) {
       break;
     case ClientMessage::Type::kPing:
       SendPong(now, slot);
+      Report(Severity::kInfo, slot, "Heartbeat from {connection}", "");
       break;
   }
 }

@@ -72,7 +72,7 @@ void Shard::State::OnCommand(Now now, const CoreCommand& command) {
       OnWelcome(now, command.welcome());
       break;
     case CoreCommand::kAcknowledge:
-      OnAcknowledge(command.acknowledge().sequence());
+      OnAcknowledge(command.acknowledge());
       break;
     case CoreCommand::kBind:
       OnBind(now, command.bind());
@@ -91,9 +91,6 @@ void Shard::State::OnCommand(Now now, const CoreCommand& command) {
       break;
     case CoreCommand::kCloseConnection:
       OnCloseConnection(now, command.close_connection());
-      break;
-    case CoreCommand::kPresencePassedOn:
-      presence_watermark_ = std::max(presence_watermark_, command.presence_passed_on().version());
       break;
     case CoreCommand::kHeartbeat:
       break;
@@ -157,9 +154,10 @@ link::v1::EdgeEvent& Shard::State::AddEvent(Now now) {
   return output_.AddEvent();
 }
 
-void Shard::State::OnAcknowledge(uint64_t sequence) {
+void Shard::State::OnAcknowledge(const link::v1::Acknowledge& acknowledge) {
+  presence_watermark_ = std::max(presence_watermark_, acknowledge.presence_watermark());
   log_.Acknowledge(
-      sequence, [this](const HeldRequest& request) { ReleaseRequest(request); },
+      acknowledge.sequence(), [this](const HeldRequest& request) { ReleaseRequest(request); },
       [this](const HeldClose& close) { ReleaseClose(close); });
 }
 

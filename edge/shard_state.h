@@ -112,7 +112,7 @@ class Shard::State {
 
   // --- the link
   void OnWelcome(Now now, const link::v1::Welcome& welcome);
-  void OnAcknowledge(uint64_t sequence);
+  void OnAcknowledge(const link::v1::Acknowledge& acknowledge);
   void OnBind(Now now, const link::v1::Bind& bind);
   void OnUnbind(const link::v1::Unbind& unbind);
   void OnRefuse(const link::v1::Refuse& refuse);

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
+#include "common/check.h"
 #include "common/connection_id.h"
 #include "common/log.h"
 #include "edge/core_link.h"
@@ -45,11 +46,16 @@ SocketLoopOptions SocketOptionsOf(const Config& c, uint16_t port) {
   return options;
 }
 
-// One budget for each kind of line that clients cause, over all shards.
+// One budget for each kind of line that clients cause, over all shards. In front of it each connection has one of its own, so that
+// nobody can use up what the others need.
 log::LineLimit connection_lines("connections");
-log::LineLimit subscription_lines("subscriptions");
+log::LineLimit request_lines("subscriptions and heartbeats");
+log::LineLimit timeout_lines("heartbeat timeouts");
 log::LineLimit input_lines("invalid input");
 log::LineLimit refusal_lines("refused handshakes");
+
+constexpr uint8_t kLinesPerConnection = 10;  // in kLinePeriod
+constexpr auto kLinePeriod = std::chrono::seconds(10);
 
 class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, CoreLinkHandler {
  public:
@@ -85,7 +91,7 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
 
   void BeginDrain(milliseconds window, milliseconds deadline, std::function<void()> done) override {
     asio::post(io_, [this, window, deadline, done = std::move(done)] {
-      sockets_->StopListening();
+      // The listener stays until the end: whoever asks /health or for a socket meanwhile is told 503, not refused.
       shard_.Drain(ReadClocks(), 1001, "going away", window);
       link_.Flush();
       AwaitDrained(std::chrono::steady_clock::now() + deadline, done);
@@ -98,6 +104,7 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
       tick_.cancel();
       drain_poll_.cancel();
       stopping_ = true;
+      command_frame_ = nullptr;  // it belongs to the stream that ends now
       link_.Stop();
       AwaitLinkStopped();
     });
@@ -107,7 +114,7 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
  private:
   // --- SocketLoopHandler
   void OnRequest(SocketId socket, const HttpRequest& request) override {
-    if (request.path == kWebsocketPath && request.method == "GET" && request.upgrade) {
+    if (request.path == kWebsocketPath) {
       return DecideUpgrade(socket, request, /*may_wait_for_keys=*/true);
     }
     stats_.rest_requests.Add();
@@ -139,7 +146,11 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
     }
     if (auto* admit = std::get_if<Admit>(&decision.outcome)) {
       stats_.handshakes_admitted.Add();
-      admitted_.insert_or_assign(socket.slot, std::move(admit->identity));
+      // A decision that waited for keys may be about a former owner of the slot: it must not touch the present one's.
+      Admitted& admitted = admitted_[socket.slot];
+      if (static_cast<int32_t>(socket.generation - admitted.generation) >= 0) {
+        admitted = {socket.generation, std::move(admit->identity)};
+      }
       return sockets_->Upgrade(socket, admit->subprotocol);
     }
     const auto* refuse = std::get_if<Refuse>(&decision.outcome);
@@ -164,10 +175,12 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
 
   void OnOpen(SocketId socket) override {
     const auto admitted = admitted_.find(socket.slot);
-    const Identity identity = std::move(admitted->second);
+    PRESENCE_CHECK(admitted != admitted_.end() && admitted->second.generation == socket.generation,
+                   "what opens was admitted");
+    const Identity identity = std::move(admitted->second.identity);
     admitted_.erase(admitted);
-    if (generations_.size() <= socket.slot) generations_.resize(socket.slot + 1);
-    generations_[socket.slot] = socket.generation;
+    if (open_.size() <= socket.slot) open_.resize(socket.slot + 1);
+    open_[socket.slot] = {.generation = socket.generation, .lines_since = {}, .lines = 0};
     stats_.connections_total.Add();
     shard_.OnConnectionOpened(ReadClocks(), socket.slot, socket.generation, identity.user_id, identity.username);
     if (connection_lines.Admit(log::Level::kInfo)) {
@@ -178,9 +191,13 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
   void OnText(SocketId socket, std::string_view text) override { shard_.OnClientText(ReadClocks(), socket.slot, text); }
   void OnControlFrame(SocketId socket) override { shard_.OnControlFrame(ReadClocks(), socket.slot); }
   void OnClosed(SocketId socket, uint16_t code) override {
-    if (connection_lines.Admit(log::Level::kInfo)) {
-      log::Info("User {} ({}) disconnected, connection {}, code {}", Escaped(shard_.username(socket.slot)),
-                Escaped(shard_.user_id(socket.slot)), NameOf(socket.slot), code);
+    if (connection_lines.Admit(log::Level::kWarning)) {
+      log::Warning("User {} ({}) disconnected, connection {}, code {}", Escaped(shard_.username(socket.slot)),
+                   Escaped(shard_.user_id(socket.slot)), NameOf(socket.slot), code);
+    }
+    const bool broke_protocol = code == 1002 || code == 1003 || code == 1007 || code == 1009;
+    if (broke_protocol && input_lines.Admit(log::Level::kError)) {
+      log::Error("Connection {} broke the protocol, closed with {}", NameOf(socket.slot), code);
     }
     shard_.OnConnectionClosed(ReadClocks(), socket.slot);
   }
@@ -193,16 +210,29 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
     sockets_->Send(slots, frame, policy);
   }
   void Close(uint32_t slot, uint16_t code, std::string_view reason) override {
-    sockets_->Close(SocketId{slot, generations_[slot]}, code, reason);
+    sockets_->Close(SocketId{slot, open_[slot].generation}, code, reason);
   }
   void Report(Severity severity, uint32_t slot, std::string_view what, std::string_view detail) override {
     const auto level = severity == Severity::kInfo      ? log::Level::kInfo
                        : severity == Severity::kWarning ? log::Level::kWarning
                                                         : log::Level::kError;
-    log::LineLimit& limit = severity == Severity::kInfo ? subscription_lines : input_lines;
-    if (!limit.Admit(level)) return;
-    log::Write(level, fmt::format(fmt::runtime(fmt::string_view(what.data(), what.size())),
-                                  fmt::arg("connection", NameOf(slot)), fmt::arg("detail", Escaped(detail))));
+    log::LineLimit& limit = severity == Severity::kInfo      ? request_lines
+                            : severity == Severity::kWarning ? timeout_lines
+                                                             : input_lines;
+    if (!log::Enabled(level) || !OneMoreLineOf(slot) || !limit.Admit(level)) return;
+    log::Write(level,
+               fmt::format(fmt::runtime(fmt::string_view(what.data(), what.size())),
+                           fmt::arg("connection", NameOf(slot)), fmt::arg("detail", Escaped(RedactToken(detail)))));
+  }
+
+  bool OneMoreLineOf(uint32_t slot) {
+    Open& open = open_[slot];
+    const auto now = std::chrono::steady_clock::now();
+    if (now - open.lines_since > kLinePeriod) {
+      open.lines_since = now;
+      open.lines = 0;
+    }
+    return open.lines < kLinesPerConnection && ++open.lines > 0;
   }
 
   // --- CoreLinkHandler
@@ -232,6 +262,7 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
   // getting their turn in between; then the next ones. So a big room delays nobody by more than a slice.
   void LinkTurn() {
     turn_scheduled_ = false;
+    if (stopping_) return;
     const Now now = ReadClocks();
     const bool was_live = shard_.link_live();
     int deliveries = 0;
@@ -261,6 +292,7 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
 
   void FlushSlice(SteadyTime turn_started) {
     turn_scheduled_ = false;
+    if (stopping_) return;
     if (!sockets_->Flush(kFlushSlice)) {
       turn_scheduled_ = true;
       asio::post(io_, [this, turn_started] { FlushSlice(turn_started); });
@@ -309,7 +341,10 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
 
   void AwaitDrained(SteadyTime deadline, std::function<void()> done) {
     const bool gone = sockets_->open_connections() == 0 && shard_.connections() == 0 && shard_.events_held() == 0;
-    if (gone || std::chrono::steady_clock::now() >= deadline) return done();
+    if (gone || std::chrono::steady_clock::now() >= deadline) {
+      sockets_->StopListening();
+      return done();
+    }
     drain_poll_.expires_after(milliseconds(20));
     drain_poll_.async_wait([this, deadline, done = std::move(done)](std::error_code error) {
       if (!error) AwaitDrained(deadline, done);
@@ -348,7 +383,7 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
   }
 
   std::string NameOf(uint32_t slot) const {
-    return ConnectionName(context_.incarnation, ConnectionId{index_, slot, generations_[slot]}.Pack());
+    return ConnectionName(context_.incarnation, ConnectionId{index_, slot, open_[slot].generation}.Pack());
   }
 
   EdgeContext& context_;
@@ -364,8 +399,18 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
   std::thread thread_;
   bool stopping_ = false;
 
-  absl::flat_hash_map<uint32_t, Identity> admitted_;  // by slot, between Upgrade and OnOpen
-  std::vector<uint32_t> generations_;                 // of the open connection in each slot
+  struct Admitted {
+    uint32_t generation = 0;
+    Identity identity;
+  };
+  absl::flat_hash_map<uint32_t, Admitted> admitted_;  // by slot, between Upgrade and OnOpen
+  // What the log and the calls to the sockets need of the open connection in each slot.
+  struct Open {
+    uint32_t generation = 0;
+    SteadyTime lines_since;
+    uint8_t lines = 0;  // written since then
+  };
+  std::vector<Open> open_;
 
   const link::v1::CoreFrame* command_frame_ = nullptr;
   int next_command_ = 0;

@@ -16,8 +16,8 @@ constexpr uint16_t kCloseUnsupportedData = 1003;
 constexpr uint16_t kCloseAbnormal = 1006;
 constexpr uint16_t kCloseTryAgainLater = 1013;
 
-// A peer that sends pings and reads nothing would make us keep a pong of 2 bytes, and 50 more to hold it, for each; one answer,
-// to the latest, is enough (RFC 6455, section 5.5.3).
+// A peer that sends pings and reads nothing would make us keep a pong of 2 bytes, and 50 more to hold it, for each; one
+// answer, to the latest, is enough (RFC 6455, section 5.5.3).
 constexpr SendPolicy kPongPolicy{SendClass::kLatest, UINT32_MAX};
 constexpr SendPolicy kReliablePolicy{SendClass::kReliable, 0};
 
@@ -164,7 +164,7 @@ void EpollSocketLoop::Block(Socket& socket) {
   socket.watches_out = true;
   epoll_event event{};
   event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
-  event.data.u64 = uint64_t{socket.generation} << 32 | socket.slot;
+  event.data.u64 = socket.event_key();
   // This looks at the socket anew: room that has come since the write is not missed.
   if (epoll_ctl(epoll_set_.native_handle(), EPOLL_CTL_MOD, socket.descriptor, &event) != 0) Terminate(socket);
 }
@@ -211,7 +211,8 @@ void EpollSocketLoop::Drained(Socket& socket) {
   if (socket.state != SocketState::kFinishing) return;
   if (socket.peer_ended) return Terminate(socket);
   // A descriptor that is closed with unread input resets the connection, and the peer may lose our last bytes with it
-  // (RFC 9112, section 9.6). So: only our side ends, and whatever still comes is read and dropped until the peer's does.
+  // (RFC 9112, section 9.6). So: only our side ends, and whatever still comes is read and dropped until the peer's
+  // does.
   shutdown(socket.descriptor, SHUT_WR);
   socket.state = SocketState::kDraining;
   SetDeadline(socket, DeadlineKind::kClose);
@@ -224,7 +225,8 @@ void EpollSocketLoop::Terminate(Socket& socket) {
   if (socket.state == SocketState::kDead) return;
   if (socket.close_code == 0) socket.close_code = kCloseAbnormal;
   if (!socket.queue.empty()) {
-    // The kernel holds megabytes for a peer that does not read, and would try for minutes to deliver them: a reset frees them.
+    // The kernel holds megabytes for a peer that does not read, and would try for minutes to deliver them: a reset
+    // frees them.
     const linger abort{1, 0};
     setsockopt(socket.descriptor, SOL_SOCKET, SO_LINGER, &abort, sizeof(abort));
   }

@@ -17,7 +17,8 @@ constexpr size_t kInputKeptBytesMax = 4096;
 
 }  // namespace
 
-// Until there is nothing to go on with: the input is used up, a request awaits its answer, or it is the next one's turn.
+// Until there is nothing to go on with: the input is used up, a request awaits its answer, or it is the next one's
+// turn.
 void EpollSocketLoop::ServeHttp(Socket& socket) {
   serving_http_ = &socket;
   bool has_read = false;

@@ -21,14 +21,12 @@ constexpr size_t kFlushSlice = 512;
 constexpr size_t kOverPerTurnMax = 512;
 constexpr size_t kExpiredPerTurnMax = 512;
 constexpr size_t kAcceptsPerTurnMax = 64;
-// Deadlines wait until what is readable has been read: a loop that was stalled must not blame its clients. Not for ever.
+// Deadlines wait until what is readable has been read: a loop that was stalled must not blame its clients. Not for
+// ever.
 constexpr int kExpiryPostponedTurnsMax = 64;
 // Deadlines that are close together share one wake-up.
 constexpr std::chrono::milliseconds kTimerGrain{10};
 
-uint64_t EventKey(SocketId id) {
-  return uint64_t{id.generation} << 32 | id.slot;
-}
 SocketId IdOf(uint64_t key) {
   return {static_cast<uint32_t>(key), static_cast<uint32_t>(key >> 32)};
 }
@@ -251,7 +249,7 @@ bool EpollSocketLoop::Admit(int descriptor) {
   Socket& socket = table_.Allocate();
   epoll_event event{};
   event.events = EPOLLIN | EPOLLRDHUP | EPOLLET;  // EPOLLOUT comes with the first blocked write, see Block
-  event.data.u64 = EventKey(socket.id());
+  event.data.u64 = socket.event_key();
   if (epoll_ctl(epoll_set_.native_handle(), EPOLL_CTL_ADD, descriptor, &event) != 0) {
     table_.Free(socket);
     return false;
@@ -264,7 +262,8 @@ bool EpollSocketLoop::Admit(int descriptor) {
   return true;
 }
 
-// The listener is level-triggered, so that a turn may leave clients for the next one; hence it has to be taken out to wait.
+// The listener is level-triggered, so that a turn may leave clients for the next one; hence it has to be taken out to
+// wait.
 void EpollSocketLoop::PauseAccepting() {
   epoll_ctl(epoll_set_.native_handle(), EPOLL_CTL_DEL, listener_->descriptor(), nullptr);
   listener_watched_ = false;
@@ -323,7 +322,8 @@ void EpollSocketLoop::Expire(Socket& socket) {
 void EpollSocketLoop::ArmTimer() {
   const SteadyTime due = std::min({request_deadlines_.NextDue(), keep_alive_deadlines_.NextDue(),
                                    close_deadlines_.NextDue(), accept_retries_.NextDue()});
-  // A timer that fires too early finds nothing due and is armed again; most deadlines are removed long before they are due.
+  // A timer that fires too early finds nothing due and is armed again; most deadlines are removed long before they are
+  // due.
   if (due >= timer_due_) return;
   timer_due_ = std::max(due, std::chrono::steady_clock::now() + kTimerGrain);
   timer_.expires_at(timer_due_);

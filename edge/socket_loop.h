@@ -1,15 +1,15 @@
-// The sockets of one shard: accepts, reads, parses HTTP, upgrades to WebSocket, queues and writes. Owns every descriptor, buffer and
-// time-out of the clients; knows nothing of tokens, rooms or presence.
+// The sockets of one shard: accepts, reads, parses HTTP, upgrades to WebSocket, queues and writes. Owns every
+// descriptor, buffer and time-out of the clients; knows nothing of tokens, rooms or presence.
 //
-// Calls to the handler come from the loop alone, never from inside a call of this interface; the handler may call everything
-// here, except the destructor.
+// Calls to the handler come from the loop alone, never from inside a call of this interface; the handler may call
+// everything here, except the destructor.
 //
-// Lives on the shard's thread, inside its Asio loop: all descriptors sit in one epoll set, which a single Asio descriptor
-// watches. One read buffer for the whole shard. What got something to send is flushed once at the end of the loop turn, in one
-// writev: under load, messages join by themselves; an idle system waits for nothing.
+// Lives on the shard's thread, inside its Asio loop: all descriptors sit in one epoll set, which a single Asio
+// descriptor watches. One read buffer for the whole shard. What got something to send is flushed once at the end of the
+// loop turn, in one writev: under load, messages join by themselves; an idle system waits for nothing.
 //
-// Invariants: a connection's queue never exceeds send_buffer_bytes_max by more than one frame, in-flight bytes included; a slot
-// is used again only with its next generation; after OnClosed nothing is written to that connection.
+// Invariants: a connection's queue never exceeds send_buffer_bytes_max by more than one frame, in-flight bytes
+// included; a slot is used again only with its next generation; after OnClosed nothing is written to that connection.
 #pragma once
 
 #include <chrono>
@@ -44,8 +44,8 @@ struct SocketLoopOptions {
   size_t message_bytes_max = 64 * 1024;
   size_t send_buffer_bytes_max = 1024 * 1024;
   size_t sockets_max = 19'000;  // further ones are accepted and closed at once; below the descriptor limit
-  std::chrono::milliseconds request_timeout{
-      5000};  // from accept, or from the first byte of a further request, to its end
+  // From accept, or from the first byte of a further request, to the request's end.
+  std::chrono::milliseconds request_timeout{5000};
   std::chrono::milliseconds keep_alive_timeout{30000};
   std::chrono::milliseconds close_timeout{3000};  // for the peer's answer to a close frame, and for the last bytes
   int listen_backlog = 4096;
@@ -73,11 +73,11 @@ struct SocketLoopCounters {
 class SocketLoopHandler {
  public:
   virtual ~SocketLoopHandler() = default;
-  // One whole request. Answer it exactly once, now or later, with Respond, Upgrade or UpgradeAndClose; later is not at all when
-  // the client is gone by then. Until then the socket is not read further.
+  // One whole request. Answer it exactly once, now or later, with Respond, Upgrade or UpgradeAndClose; later is not at
+  // all when the client is gone by then. Until then the socket is not read further.
   virtual void OnRequest(SocketId socket, const HttpRequest& request) = 0;
-  // The WebSocket that Upgrade asked for is open: from now on Send works. It does not come when the client is gone, or its
-  // handshake is wrong (answered here).
+  // The WebSocket that Upgrade asked for is open: from now on Send works. It does not come when the client is gone, or
+  // its handshake is wrong (answered here).
   virtual void OnOpen(SocketId socket) = 0;
   virtual void OnText(SocketId socket, std::string_view text) = 0;
   // A ping or pong frame. (A binary message is closed with 1003 by the loop itself.)
@@ -105,16 +105,17 @@ class SocketLoop {
   virtual void UpgradeAndClose(SocketId socket, std::string_view subprotocol, uint16_t code,
                                std::string_view reason) = 0;
 
-  // Queues a reference for each of these slots (live, open connections, as the shard knows them), to be flushed at the end of the
-  // turn. A connection whose queue is over its bound is flushed first; when its socket refuses, the policy decides: the frame
-  // is dropped (kVolatile), or the connection is closed with 1013, reported by OnClosed in a later turn.
+  // Queues a reference for each of these slots (live, open connections, as the shard knows them), to be flushed at the
+  // end of the turn. A connection whose queue is over its bound is flushed first; when its socket refuses, the policy
+  // decides: the frame is dropped (kVolatile), or the connection is closed with 1013, reported by OnClosed in a later
+  // turn.
   virtual void Send(absl::Span<const uint32_t> slots, const FrameRef& frame, SendPolicy policy) = 0;
 
   // Queues a close frame behind what is queued. OnClosed follows in a later turn, at the latest after close_timeout.
   virtual void Close(SocketId socket, uint16_t code, std::string_view reason) = 0;
 
-  // Writes what is queued now, at most `connections_max` connections; true when nothing is left. A flush at the end of the
-  // turn is scheduled by itself; call this to bound a long turn.
+  // Writes what is queued now, at most `connections_max` connections; true when nothing is left. A flush at the end of
+  // the turn is scheduled by itself; call this to bound a long turn.
   virtual bool Flush(size_t connections_max) = 0;
 
   // No new sockets. What is open stays.

@@ -1,8 +1,8 @@
 // What a shard keeps for each socket, and the table of them.
 //
-// Sockets live in chunks, so a pointer to one is good as long as the table; a slot that is freed is used again with its next
-// generation. An open WebSocket costs a Socket and its engine: the HTTP side is freed at the upgrade, an empty write
-// queue owns nothing.
+// Sockets live in chunks, so a pointer to one is good as long as the table; a slot that is freed is used again with its
+// next generation. An open WebSocket costs a Socket and its engine: the HTTP side is freed at the upgrade, an empty
+// write queue owns nothing.
 //
 // Lives on the shard's thread. Does no I/O.
 #pragma once
@@ -31,8 +31,8 @@ enum class SocketState : uint8_t {
   kOpen,       // Send works
   kClosing,    // our close frame is queued, the peer's is awaited
   kFinishing,  // nothing more is read; what is queued is still written
-  kDraining,  // all is written and the peer knows that; its end is awaited, so that the last bytes are not lost to a reset
-  kDead,      // the descriptor is closed; the slot is freed in a later turn
+  kDraining,   // all is written; the peer's end is awaited, so that the last bytes are not lost to a reset
+  kDead,       // the descriptor is closed; the slot is freed in a later turn
 };
 
 enum class DeadlineKind : uint8_t { kNone, kRequest, kKeepAlive, kClose };
@@ -70,6 +70,7 @@ class Socket final : public WebsocketEngineHandler, public DeadlineNode {
   void OnEnded(uint16_t code) override;
 
   SocketId id() const { return {slot, generation}; }
+  uint64_t event_key() const { return uint64_t{generation} << 32 | slot; }  // in the epoll set
 
   EpollSocketLoop* loop = nullptr;
   WriteQueue queue;

@@ -11,8 +11,8 @@ namespace {
 constexpr uint32_t kFirstCapacity = 8;
 // Up to this many frames are searched one by one; that is faster than a table.
 constexpr uint32_t kSearchedFramesMax = 32;
-// Entries for each slot of the ring: at most half are used when the table is built anew, so that happens once in `capacity`
-// insertions or more.
+// Entries for each slot of the ring: at most half are used when the table is built anew, so that happens once in
+// `capacity` insertions or more.
 constexpr uint32_t kIndexFactor = 4;
 
 uint32_t Hash(uint32_t key) {

@@ -1,11 +1,11 @@
 // What waits to be written to one connection: references to shared frames, counted in bytes.
 //
-// Pure; lives on its shard's thread. An empty queue is 16 bytes and nothing behind them: a single frame is held directly, more
-// of them in a ring that exists from the second frame until the queue is drained.
+// Pure; lives on its shard's thread. An empty queue is 16 bytes and nothing behind them: a single frame is held
+// directly, more of them in a ring that exists from the second frame until the queue is drained.
 //
-// Invariants: bytes() is exactly what the socket has not taken, the rest of a partially written frame included; a frame of
-// which a part was written stays first until it is gone; frames keep their order, and a replacement takes the place of what
-// it replaces.
+// Invariants: bytes() is exactly what the socket has not taken, the rest of a partially written frame included; a frame
+// of which a part was written stays first until it is gone; frames keep their order, and a replacement takes the place
+// of what it replaces.
 //
 // Does not do: writing, and deciding what happens to a connection that is too slow.
 #pragma once
@@ -35,8 +35,8 @@ class WriteQueue {
   WriteQueue& operator=(const WriteQueue&) = delete;
   ~WriteQueue() { Clear(); }
 
-  // An empty queue takes a frame of any size. Replacing happens only while the queue is backlogged (see Consume): before that,
-  // looking for the key would cost more than the frame.
+  // An empty queue takes a frame of any size. Replacing happens only while the queue is backlogged (see Consume):
+  // before that, looking for the key would cost more than the frame.
   PushResult Push(const FrameRef& frame, SendPolicy policy, size_t bytes_max) {
     if (ring_ == nullptr && !only_ && policy.send_class != SendClass::kLatest) {
       only_ = frame;
@@ -45,12 +45,13 @@ class WriteQueue {
     return PushBehind(frame, policy, bytes_max);
   }
 
-  // Calls visit(std::string_view) for what is to be written next, in order, at most `buffers_max` times. Returns the bytes.
+  // Calls visit(std::string_view) for what is to be written next, in order, at most `buffers_max` times. Returns the
+  // bytes.
   template <typename Visit>
   size_t Gather(size_t buffers_max, Visit&& visit) const;
 
-  // After each attempt to write: the socket took `bytes`, at most what was gathered; 0 when it refused. Returns how many
-  // frames are complete by that. What is left makes the queue backlogged until it is drained.
+  // After each attempt to write: the socket took `bytes`, at most what was gathered; 0 when it refused. Returns how
+  // many frames are complete by that. What is left makes the queue backlogged until it is drained.
   size_t Consume(size_t bytes);
 
   // Keeps only the rest of a partially written frame; the memory for others is freed.
@@ -76,8 +77,8 @@ class WriteQueue {
     uint32_t first_written = 0;  // bytes of the first frame that the socket has
     bool backlogged = false;
     uint32_t index_used = 0;
-    // Key → number of the newest frame with it, open addressing; only in long backlogs. Number + 1, 0 is free; numbers of frames
-    // that are gone are recognised and used again.
+    // Key → number of the newest frame with it, open addressing; only in long backlogs. Number + 1, 0 is free; numbers
+    // of frames that are gone are recognised and used again.
     std::unique_ptr<uint32_t[]> index;
 
     Slot* slots() { return reinterpret_cast<Slot*>(this + 1); }

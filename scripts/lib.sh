@@ -1,7 +1,6 @@
 # Shared by the scripts of this folder; sourced, not run.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-export CCACHE_DIR="${CCACHE_DIR:-$PWD/.cache/ccache}"
 
 say() { printf '\033[1m==> %s\033[0m\n' "$*"; }
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
@@ -21,9 +20,16 @@ install_packages() {
   fi
   say "Installing ${#missing[@]} Debian packages: ${missing[*]}"
   $sudo apt-get update -qq
-  # Servers that these packages bring are started by the scripts, not by the system.
+  # Servers that these packages bring are started by the scripts, not by the system: Debian asks this file.
+  local policy=/usr/sbin/policy-rc.d ours=no
+  if [ ! -e $policy ]; then
+    ours=yes
+    printf '#!/bin/sh\nexit 101\n' | $sudo tee $policy >/dev/null
+    $sudo chmod 755 $policy
+  fi
   $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null ||
-    fail "apt-get could not install the packages above; see its message"
+    { [ $ours = no ] || $sudo rm -f $policy; fail "apt-get could not install the packages above; see its message"; }
+  [ $ours = no ] || $sudo rm -f $policy
 }
 
 # build PRESET TARGET...: configures once, builds what has changed.

@@ -58,9 +58,6 @@ absl::StatusOr<Room> ParseRoom(std::string_view text) {
     room = Room{std::string(text), false};
   }
   if (room.id.empty()) return absl::InvalidArgumentError("name a room: channel_general, #general or dm:dm_123");
-  if (room.id.find_first_of(" \t") != std::string::npos) {
-    return absl::InvalidArgumentError("one room at a time: channel_general, #general or dm:dm_123");
-  }
   return room;
 }
 

@@ -72,11 +72,16 @@ void PrintMemory(const LoadOptions& options, const char* when, const std::vector
 }
 
 // New users are announced to everybody, so a swarm that has just opened is busy for a while. Waits for a second without
-// a frame that `others` counts, at most a minute.
-absl::Status AwaitQuiet(ClientSwarm& swarm, const int64_t& others) {
+// a frame that `others` counts, at most two minutes. Everybody pings meanwhile, so that nobody counts as gone.
+absl::Status AwaitQuiet(ClientSwarm& swarm, const LoadOptions& options, const int64_t& others) {
   const auto start = SteadyClock::now();
   auto last = start;
-  for (int64_t seen = others; SecondsSince(last) < 1 && SecondsSince(start) < 60;) {
+  auto pinged = start;
+  for (int64_t seen = others; SecondsSince(last) < 1 && SecondsSince(start) < 120;) {
+    if (SteadyClock::now() - pinged > options.ping_interval) {
+      pinged = SteadyClock::now();
+      for (size_t i = 0; i < options.connections; ++i) swarm.SendText(i, R"({"type":"ping"})");
+    }
     if (auto polled = swarm.Poll(std::chrono::milliseconds(10)); !polled.ok()) return polled.status();
     if (std::exchange(seen, others) != others) last = SteadyClock::now();
   }
@@ -90,8 +95,7 @@ class IdleCounts : public SwarmHandler {
  public:
   void OnText(size_t, std::string_view text) override { ++(text.starts_with(R"({"type":"pong")") ? pongs : others); }
   void OnClosed(size_t connection, uint16_t code) override {
-    ++closed;
-    std::printf("connection %zu closed with %u\n", connection, code);
+    if (++closed <= 10) std::printf("connection %zu closed with %u\n", connection, code);
   }
   int64_t pongs = 0, others = 0, closed = 0;
 };
@@ -104,7 +108,7 @@ absl::Status RunIdle(const LoadOptions& options, const std::vector<std::string>&
   const auto start = SteadyClock::now();
   if (absl::Status status = swarm.OpenAll(options.patience); !status.ok()) return status;
   std::printf("%zu connections open after %.2f s\n", swarm.open(), SecondsSince(start));
-  if (absl::Status status = AwaitQuiet(swarm, counts.others); !status.ok()) return status;
+  if (absl::Status status = AwaitQuiet(swarm, options, counts.others); !status.ok()) return status;
   auto opened = UsageOf(options.processes);
   if (!opened.ok()) return opened.status();
   PrintMemory(options, "opened", *opened, *before);
@@ -189,8 +193,7 @@ class FanoutCounts : public SwarmHandler {
   }
 
   void OnClosed(size_t connection, uint16_t code) override {
-    ++closed;
-    std::printf("connection %zu closed with %u\n", connection, code);
+    if (++closed <= 10) std::printf("connection %zu closed with %u\n", connection, code);
   }
 
   // Messages that have not come at all are lost, too.
@@ -238,7 +241,7 @@ absl::Status RunFanout(const LoadOptions& options, const std::vector<std::string
       return absl::DeadlineExceededError(absl::StrCat("only ", counts.subscribed, " subscriptions were confirmed"));
     }
   }
-  if (absl::Status status = AwaitQuiet(swarm, counts.others); !status.ok()) return status;
+  if (absl::Status status = AwaitQuiet(swarm, options, counts.others); !status.ok()) return status;
   const int64_t others_before = counts.others;
   std::printf("%zu connections in room %s\n", swarm.open(), options.room.c_str());
 

@@ -121,5 +121,19 @@ TEST(StructToJson, RefusesMoreThanOneMebibyte) {
   EXPECT_TRUE(absl::IsResourceExhausted(StructToJson("data", data).status()));
 }
 
+TEST(CutPage, EndsEarlyWhereTheAnswerWouldBeTooLarge) {
+  PresencePage page;
+  for (int i = 0; i < 10; ++i)
+    page.users.push_back({std::string(1000, 'u'), std::string(1000, 'n'), link::v1::STATUS_ONLINE, 0, 0});
+  CutPage(page, 10 * 2048);
+  EXPECT_EQ(page.users.size(), 10u);
+  EXPECT_FALSE(page.more);
+  CutPage(page, 5 * 2048);
+  EXPECT_EQ(page.users.size(), 5u);
+  EXPECT_TRUE(page.more);
+  CutPage(page, 1);
+  EXPECT_EQ(page.users.size(), 1u) << "a page that has users never comes out empty";
+}
+
 }  // namespace
 }  // namespace presence::core

@@ -197,7 +197,7 @@ TEST_F(HubBus, OutsidePresenceIsPassedOnInTheDocumentedShapeAndTouchesNoVersion)
   EXPECT_THAT(world.Sent(1), ElementsAre("presence alice@0 away everyone"));
   world.StoreDown();
   world.Forget();
-  world.StoreUp();
+  world.StoreUpWithoutItsState();
   EXPECT_THAT(world.Asked(), testing::Contains("reassert e1/0/7.1 attach=1 alice online previous=online@10"));
 }
 

@@ -239,6 +239,7 @@ class Story {
         break;
       case 8:
         shard.Say(Heartbeat());
+        if (up_ && random_() % 4 == 0) Replicate();
         break;
       case 9:
       case 10:
@@ -263,11 +264,18 @@ class Story {
     world_.StoreDown();
     Settle();
     while (world_.writes_open() > 0) Fail();
-    if (world_.now().steady - replica_since_ < seconds(30)) entries_.GoBackTo(replica_);
+    // A failover: what was written in the last seconds is gone.
+    lost_state_ = random_() % 3 == 0 && world_.now().steady - replica_since_ < seconds(25);
+    if (lost_state_) entries_.GoBackTo(replica_);
   }
   void GoUp() {
     up_ = true;
+    if (lost_state_) return world_.StoreUpWithoutItsState();
     world_.StoreUp();
+  }
+  void Replicate() {
+    replica_ = entries_;
+    replica_since_ = world_.now().steady;
   }
   void AnswerOne() {
     if (world_.writes_open() == 0) return;
@@ -333,7 +341,7 @@ class Story {
   SteadyTime replica_since_;
   std::vector<ModelShard> shards_;
   uint64_t last_link_ = 0, version_ = 0;
-  bool up_ = true;
+  bool up_ = true, lost_state_ = false;
 };
 
 TEST(HubRandom, ShardsHubAndStoreAgreeWheneverTheyComeToRest) {

@@ -29,16 +29,19 @@ TEST(HubLink, BeginsWithHelloWhichIsWelcomed) {
   HubWorld world;
   world.OpenLink(1);
   world.Say(1, Hello(1));
-  EXPECT_THAT(world.Sent(1), ElementsAre("welcome watermark=0"));
+  EXPECT_THAT(world.Sent(1), ElementsAre("welcome watermark=940000000"));
 }
 
 TEST(HubLink, WelcomeNamesTheNewestPresenceVersion) {
   HubWorld world;
-  world.Bus(Changed("alice", link::v1::STATUS_ONLINE, 1700));
-  world.Bus(Changed("bob", link::v1::STATUS_ONLINE, 1600));
   world.OpenLink(1);
-  world.Say(1, Hello(1));
-  EXPECT_THAT(world.Sent(1), ElementsAre("welcome watermark=1700"));
+  world.Say(1, Hello(1, 5));
+  EXPECT_THAT(world.Sent(1), ElementsAre("welcome watermark=995000000")) << "none seen: since when the store is up";
+  world.Bus(Changed("alice", link::v1::STATUS_ONLINE, 1'000'001'700));
+  world.Bus(Changed("bob", link::v1::STATUS_ONLINE, 1'000'001'600));
+  world.OpenLink(2);
+  world.Say(2, Hello(2, 5));
+  EXPECT_THAT(world.Sent(2), ElementsAre("welcome watermark=1000001700"));
 }
 
 TEST(HubLink, AnythingBeforeHelloBreaksIt) {
@@ -116,7 +119,7 @@ TEST(HubLink, AHigherAttachTakesTheShardOver) {
   world.OpenLink(2);
   world.Say(2, Hello(2));
   EXPECT_THAT(world.Sent(1), ElementsAre("closed FAILED_PRECONDITION"));
-  EXPECT_THAT(world.Sent(2), ElementsAre("welcome watermark=0"));
+  EXPECT_THAT(world.Sent(2), ElementsAre("welcome watermark=940000000"));
   EXPECT_EQ(world.hub().counters().links_superseded, 1u);
   EXPECT_EQ(world.hub().sizes().connections, 1u);
 }
@@ -205,7 +208,7 @@ TEST(HubResync, DeclaredRoomsAreBoundWithoutReplyAsTheyArrive) {
   world.OpenLink(1);
   world.Say(1, Hello(1));
   world.Say(1, Declared(kPhone, "alice", {"general", "random", "general"}));
-  EXPECT_THAT(world.Sent(1), ElementsAre("welcome watermark=0", "bind 7.1 general handle=1 reply=0",
+  EXPECT_THAT(world.Sent(1), ElementsAre("welcome watermark=940000000", "bind 7.1 general handle=1 reply=0",
                                          "bind 7.1 random handle=2 reply=0"));
   world.Bus(MessageFrom(0xc1, 1, "random", "{}"));
   EXPECT_THAT(world.Sent(1), ElementsAre("deliver 2 {}")) << "also before ResyncDone";
@@ -218,11 +221,12 @@ TEST(HubResync, NobodyIsToldAnythingOnAReattachButRoomsGetNewHandles) {
   world.OpenLink(2);
   world.Say(2, Hello(2));
   world.Bus(MessageFrom(0xc1, 1, "random", "{}"));
-  EXPECT_THAT(world.Sent(2), ElementsAre("welcome watermark=0")) << "a handle of the old attach means nothing now";
+  EXPECT_THAT(world.Sent(2), ElementsAre("welcome watermark=940000000"))
+      << "a handle of the old attach means nothing now";
   world.Say(2, {Declared(kLaptop, "bob", {"random"}), Declared(kPhone, "alice", {"general"}), ResyncDone()});
   EXPECT_THAT(world.Sent(2), ElementsAre("bind 8.1 random handle=1 reply=0", "bind 7.1 general handle=2 reply=0"));
-  EXPECT_THAT(world.Asked(),
-              ElementsAre("assert e1/0/8.1 attach=2 bob online", "assert e1/0/7.1 attach=2 alice online"))
+  EXPECT_THAT(world.Asked(), ElementsAre("assert e1/0/8.1 attach=2 bob online", "assert e1/0/7.1 attach=2 alice online",
+                                         "read changes since 935000000"))
       << "the fence moves up";
   EXPECT_EQ(world.hub().sizes().rooms, 2u);
   EXPECT_EQ(world.hub().sizes().memberships, 2u);
@@ -257,8 +261,8 @@ TEST(HubResync, ASlotWithANewOwnerWasLeftByTheFormerOne) {
   world.LoseLink(1);
   world.OpenLink(2);
   world.Say(2, {Hello(2), Declared(ConnectionOf(7, 2), "bob"), ResyncDone()});
-  EXPECT_THAT(world.Asked(),
-              ElementsAre("remove e1/0/7.1 attach=2 alice previous=online@10", "assert e1/0/7.2 attach=2 bob online"));
+  EXPECT_THAT(world.Asked(), ElementsAre("remove e1/0/7.1 attach=2 alice previous=online@10",
+                                         "assert e1/0/7.2 attach=2 bob online", "read changes since 935000000"));
 }
 
 TEST(HubResync, AnEventLostWithTheLinkIsRepeatedAndAnswered) {

@@ -105,6 +105,42 @@ TEST_F(MemoryStoreFaults, ALongStallIsGivenUpAndItsCallsStillTakeEffectAtTheThaw
   EXPECT_THAT(heard_.answers, ElementsAre(1, 1)) << "no second answer";
 }
 
+TEST_F(MemoryStoreFaults, ASweepGoesOnOneStepAtATimeAndOnlyWhileTheStoreIsUp) {
+  StoreOptions loud;
+  loud.quiet_period = milliseconds(0);
+  MemoryStore store(loud, database_, heard_);
+  for (uint64_t id = 0; id < 10; ++id) {
+    const std::string user = "u" + std::to_string(id);
+    PresenceWrite write;
+    write.key = {1, id};
+    write.attach = 1;
+    write.user_id = user;
+    store.Write(write);
+  }
+  now_ += loud.entry_lifetime;
+  store.RunPending();
+  const auto online = [&] { return database_.ListPresence({}, 100).users.size(); };
+  store.Sweep(4);
+  EXPECT_EQ(online(), 6u);
+  store.RunPending();
+  EXPECT_EQ(online(), 2u);
+  store.SetReachable(false);
+  while (store.RunPending()) {
+  }
+  EXPECT_EQ(online(), 2u);
+  store.SetReachable(true);
+  store.Sweep(4);
+  EXPECT_EQ(online(), 0u);
+}
+
+TEST_F(MemoryStoreFaults, ARefreshIsAnsweredAlsoWhenTheStoreIsAway) {
+  mine_.SetReachable(false);
+  mine_.Refresh(7, std::vector<RefreshEntry>{{{1, 1}, 1, "u1", false}});
+  Run();
+  ASSERT_TRUE(heard_.refreshed.contains(7));
+  EXPECT_THAT(heard_.refreshed[7], IsEmpty());
+}
+
 TEST_F(MemoryStoreFaults, AWipedDatabaseIsSaidToHaveLostItsState) {
   mine_.Sweep(1);
   mine_.SetReachable(false);

@@ -1,14 +1,18 @@
-// RedisStore when Redis is not well: killed, stalled, partly cut off, demoted, without its script; and what REDIS_URL may say.
-// Real servers and real time; each waits for what it expects, with a deadline far behind it.
+// RedisStore when Redis is not well: killed, stalled, partly cut off, demoted, without its script, refusing single
+// calls, or with foreign keys in it. Real servers and real time; each waits for what it expects, with a deadline far
+// behind it.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <asio/io_context.hpp>
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "common/log.h"
 #include "core/redis_store.h"
 #include "tests/fakes/redis_server.h"
 #include "tests/fakes/store_backend.h"
@@ -20,7 +24,6 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 using std::chrono::steady_clock;
 using testing::HasSubstr;
-using testing::Not;
 using Outcome = WriteResult::Outcome;
 
 class RedisFailure : public testing::Test {
@@ -33,7 +36,8 @@ class RedisFailure : public testing::Test {
   void Attach(const std::string& url) {
     RedisStoreOptions options;
     options.address = *ParseRedisUrl(url);
-    options.store.core_incarnation = 1;
+    options.store = store_options_;
+    options.clock = clock_;
     store_ = std::make_unique<RedisStore>(io_, options, heard_);
   }
   void AttachAndComeUp() {
@@ -51,19 +55,50 @@ class RedisFailure : public testing::Test {
     return true;
   }
 
-  uint64_t SendWrite() {
+  // The test's own time, and nothing is ever quiet.
+  void AttachLoudAndComeUp() {
+    store_options_.quiet_period = milliseconds(0);
+    clock_ = [this] { return now_; };
+    AttachAndComeUp();
+    Sweep();
+  }
+  void Sweep() {
+    store_->Sweep(100);
+    EXPECT_TRUE(HearsTheBus());
+  }
+
+  uint64_t SendWrite(std::string_view user = "u1") {
     PresenceWrite write;
     write.id = ++last_id_;
     write.key = {7, 7};
     write.attach = 1;
-    write.user_id = "u1";
+    write.user_id = user;
     store_->Write(write);
     return write.id;
   }
-  Outcome Write() {
-    const uint64_t id = SendWrite();
+  Outcome Write(std::string_view user = "u1") {
+    const uint64_t id = SendWrite(user);
     EXPECT_TRUE(RunUntil([&] { return heard_.written.contains(id); }));
     return heard_.written[id].outcome;
+  }
+  uint64_t SendRefresh(const std::vector<std::string_view>& users) {
+    std::vector<RefreshEntry> entries;
+    for (const std::string_view user : users) entries.push_back({{7, 7}, 1, user, false});
+    store_->Refresh(++last_id_, entries);
+    return last_id_;
+  }
+  std::vector<uint32_t> Refresh(const std::vector<std::string_view>& users) {
+    const uint64_t id = SendRefresh(users);
+    EXPECT_TRUE(RunUntil([&] { return heard_.refreshed.contains(id); })) << "no answer";
+    return heard_.refreshed[id];
+  }
+  absl::StatusOr<ChangeLog> Changes(uint64_t since = 0) {
+    store_->ReadChanges(++last_id_, since);
+    EXPECT_TRUE(RunUntil([&] { return heard_.changes.contains(last_id_); }));
+    return heard_.changes.at(last_id_);
+  }
+  std::string Stored(std::string_view user) {
+    return server_->Command({"GET", std::string("presence:").append(user)}).text;
   }
   bool HearsTheBus() {
     link::v1::BusEnvelope envelope;
@@ -75,6 +110,9 @@ class RedisFailure : public testing::Test {
   std::unique_ptr<RedisServer> server_;
   asio::io_context io_;
   RecordingListener heard_;
+  StoreOptions store_options_{.core_incarnation = 1};
+  WallTime now_ = FromUnixMillis(1'736'856'000'000);
+  std::function<WallTime()> clock_;  // empty: Redis' own
   std::unique_ptr<RedisStore> store_;
   uint64_t last_id_ = 0;
 };
@@ -121,8 +159,10 @@ TEST_F(RedisFailure, NoMoreThanABoundWaitsForAStalledRedis) {
   server_->Stall();
   for (size_t i = 0; i < RedisConnection::kCommandsMax; ++i) SendWrite();
   const uint64_t one_too_many = SendWrite();
+  const uint64_t refresh = SendRefresh({"u1"});
   const auto start = steady_clock::now();
-  ASSERT_TRUE(RunUntil([&] { return heard_.written.contains(one_too_many); }));
+  ASSERT_TRUE(RunUntil([&] { return heard_.written.contains(one_too_many) && heard_.refreshed.contains(refresh); }));
+  EXPECT_TRUE(heard_.refreshed[refresh].empty()) << "nothing is known to be missing";
   EXPECT_LT(steady_clock::now() - start, seconds(1));
   EXPECT_EQ(heard_.downs, 0);
   server_->Resume();
@@ -234,50 +274,120 @@ TEST_F(RedisFailure, WithoutATestClockTheTimeIsRedisOwn) {
   EXPECT_TRUE(heard_.changes.at(77).ok() && heard_.changes.at(77)->complete);
 }
 
-// ------------------------------------------------------------------------------------------------------------ REDIS_URL
+// ------------------------------------------------------------------------------------- Redis is up and refuses
 
-TEST(RedisUrl, SaysWhereAndHow) {
-  RedisAddress address = *ParseRedisUrl("redis://:secret@redis:6379/0");
-  EXPECT_EQ(address.host, "redis");
-  EXPECT_EQ(address.port, 6379);
-  EXPECT_EQ(address.user, "");
-  EXPECT_EQ(address.password, "secret");
-  EXPECT_EQ(address.database, 0u);
-  EXPECT_THAT(address.ToString(), Not(HasSubstr("secret")));
-
-  address = *ParseRedisUrl("redis://me:a%3Ab%40c@10.0.0.1/15");
-  EXPECT_EQ(address.user, "me");
-  EXPECT_EQ(address.password, "a:b@c");
-  EXPECT_EQ(address.host, "10.0.0.1");
-  EXPECT_EQ(address.port, 6379);
-  EXPECT_EQ(address.database, 15u);
-
-  EXPECT_EQ(ParseRedisUrl("redis://localhost")->host, "localhost");
-  EXPECT_EQ(ParseRedisUrl("redis://localhost:7000/")->port, 7000);
-  EXPECT_EQ(ParseRedisUrl("redis://[::1]:7000")->host, "::1");
-  EXPECT_EQ(ParseRedisUrl("redis://[::1]:7000")->ToString(), "redis://[::1]:7000/0");
-  EXPECT_EQ(ParseRedisUrl("unix:///run/redis.sock")->unix_path, "/run/redis.sock");
-  EXPECT_EQ(ParseRedisUrl("unix:///run/redis.sock?db=2")->database, 2u);
+TEST_F(RedisFailure, ARefreshThatRedisRefusesIsAnswered) {
+  AttachAndComeUp();
+  EXPECT_EQ(Write(), Outcome::kApplied);
+  server_->Command({"CONFIG", "SET", "min-replicas-to-write", "1"});
+  EXPECT_TRUE(Refresh({"u1", "nobody"}).empty()) << "of a refused call nothing is known";
+  EXPECT_EQ(Refresh(std::vector<std::string_view>(300, "u1")), std::vector<uint32_t>());
+  EXPECT_EQ(heard_.downs, 0);
+  server_->Command({"CONFIG", "SET", "min-replicas-to-write", "0"});
+  EXPECT_EQ(Refresh({"u1", "nobody"}), std::vector<uint32_t>{1});
 }
 
-TEST(RedisUrl, ErrorsSayWhatToWriteInstead) {
-  const auto error = [](const char* url) { return std::string(ParseRedisUrl(url).status().message()); };
-  EXPECT_THAT(error("rediss://redis:6379"), HasSubstr("tunnel"));
-  EXPECT_THAT(error("redis:6379"), HasSubstr("write redis://"));
-  EXPECT_THAT(error(""), HasSubstr("write redis://"));
-  EXPECT_THAT(error("redis://"), HasSubstr("no host"));
-  EXPECT_THAT(error("redis://:secret@"), HasSubstr("no host"));
-  EXPECT_THAT(error("redis://host:0"), HasSubstr("port"));
-  EXPECT_THAT(error("redis://host:70000"), HasSubstr("port"));
-  EXPECT_THAT(error("redis://host:6379x"), HasSubstr("port"));
-  EXPECT_THAT(error("redis://host:"), HasSubstr("port"));
-  EXPECT_THAT(error("redis://host/one"), HasSubstr("database"));
-  EXPECT_THAT(error("redis://user@host"), HasSubstr("no password"));
-  EXPECT_THAT(error("redis://u:%zz@host"), HasSubstr("%25"));
-  EXPECT_THAT(error("redis://[::1"), HasSubstr("]"));
-  EXPECT_THAT(error("unix://relative.sock"), HasSubstr("`/`"));
-  EXPECT_THAT(error("unix:///a.sock?x=1"), HasSubstr("db="));
-  EXPECT_THAT(error("redis://:secret@host:x"), Not(HasSubstr("secret")));
+TEST_F(RedisFailure, ARefreshReadsEachUserOnce) {
+  AttachAndComeUp();
+  EXPECT_EQ(Write("u1"), Outcome::kApplied);
+  EXPECT_EQ(Write("u2"), Outcome::kApplied);
+  std::vector<std::string_view> users;
+  for (int i = 0; i < 100; ++i) users.insert(users.end(), {"u1", "u2"});
+  server_->Command({"CONFIG", "RESETSTAT"});
+  EXPECT_TRUE(Refresh(users).empty());
+  const std::string statistics = server_->Command({"INFO", "commandstats"}).text;
+  for (const char* command : {"hgetall", "zadd", "expire"}) {
+    EXPECT_THAT(statistics, HasSubstr(std::string("cmdstat_") + command + ":calls=2,"));
+  }
+}
+
+// A user whose hash cannot be read may be online: nobody may be told anything else.
+TEST_F(RedisFailure, ChangesAreReadAsAWholeOrNotAtAll) {
+  AttachAndComeUp();
+  EXPECT_EQ(Write("u2"), Outcome::kApplied);
+  EXPECT_EQ(Write("u1"), Outcome::kApplied);
+  for (const char* barred : {"-hgetall", "-hget", "-time", "-zrangebyscore"}) {
+    server_->Command({"ACL", "SETUSER", "default", barred});
+    EXPECT_EQ(Changes().status().code(), absl::StatusCode::kUnavailable) << barred;
+    server_->Command({"ACL", "SETUSER", "default", "+@all"});
+  }
+  server_->Command({"ACL", "SETUSER", "default", "resetkeys", "~presence.[cso]*", "~presence.user:u1"});
+  EXPECT_EQ(Changes().status().code(), absl::StatusCode::kUnavailable)
+      << "the last reply is good, one before it is not";
+  server_->Command({"ACL", "SETUSER", "default", "allkeys"});
+  const auto log = Changes();
+  ASSERT_TRUE(log.ok());
+  ASSERT_EQ(log->changes.size(), 2u);
+  for (const StoredChange& change : log->changes) EXPECT_EQ(change.presence.status, link::v1::STATUS_ONLINE);
+}
+
+TEST_F(RedisFailure, ARedisThatCannotBeInspectedIsNotTakenAndTheLogSaysWhy) {
+  std::string lines;  // written by the log's thread, read behind Stop
+  log::Start({.sink = [&](std::string_view line) { lines += line; }});
+  server_->Command({"ACL", "SETUSER", "default", "-info"});
+  Attach(server_->UnixUrl());
+  EXPECT_TRUE(RunUntil([&] { return store_->counters().connections_lost >= 2; }));
+  server_->Command({"ACL", "SETUSER", "default", "+info", "-hget"});
+  const uint64_t lost = store_->counters().connections_lost;
+  EXPECT_TRUE(RunUntil([&] { return store_->counters().connections_lost >= lost + 2; }));
+  EXPECT_EQ(heard_.ups, 0);
+  server_->Command({"ACL", "SETUSER", "default", "+hget"});
+  EXPECT_TRUE(RunUntil([&] { return heard_.ups == 1; }));
+  EXPECT_EQ(Write(), Outcome::kApplied);
+  log::Stop();
+  EXPECT_THAT(lines, HasSubstr("Redis refuses INFO: NOPERM"));
+  EXPECT_THAT(lines, HasSubstr("Redis refuses HGET presence.sweep: NOPERM"));
+}
+
+// ------------------------------------------------------------------------------- others have written to our keys
+
+TEST_F(RedisFailure, AWriteTakesItsUsersKeyBack) {
+  AttachAndComeUp();
+  server_->Command({"SET", "presence.user:u1", "a string"});
+  EXPECT_EQ(Write(), Outcome::kApplied);
+  EXPECT_EQ(server_->Command({"TYPE", "presence.user:u1"}).text, "hash");
+  server_->Command({"HSET", "presence.user:u1", "held", "for ever"});
+  EXPECT_EQ(Write(), Outcome::kApplied);
+}
+
+TEST_F(RedisFailure, AForeignKeyHarmsNoOtherUsersRefreshAndRead) {
+  AttachAndComeUp();
+  for (const char* user : {"u1", "u2", "u3"}) EXPECT_EQ(Write(user), Outcome::kApplied);
+  server_->Command({"SET", "presence.user:u2", "a string"});
+  const auto log = Changes();
+  ASSERT_TRUE(log.ok());
+  EXPECT_EQ(log->changes.size(), 3u);
+  server_->Command({"HDEL", "presence.user:u3", "state"});
+  EXPECT_EQ(Refresh({"u1", "u2", "u3"}), (std::vector<uint32_t>{1, 2})) << "missing: their core asserts them again";
+  EXPECT_EQ(Write("u3"), Outcome::kApplied);
+  EXPECT_EQ(Refresh({"u3"}), std::vector<uint32_t>());
+}
+
+TEST_F(RedisFailure, ASweepEndsOthersBesideAForeignKey) {
+  AttachLoudAndComeUp();
+  for (const char* user : {"u1", "u2", "u3"}) EXPECT_EQ(Write(user), Outcome::kApplied);
+  server_->Command({"SET", "presence.user:u1", "a string"});
+  server_->Command({"HSET", "presence.user:u2", "held", "for ever"});
+  now_ += store_options_.entry_lifetime;
+  Sweep();
+  EXPECT_THAT(Stored("u2"), HasSubstr("offline"));
+  EXPECT_THAT(Stored("u3"), HasSubstr("offline"));
+  EXPECT_EQ(server_->Command({"EXISTS", "presence.deadlines", "presence.user:u1"}).number, 0);
+}
+
+TEST_F(RedisFailure, AUserWhomASweepCannotEndIsPutOffAndStandsInNobodysWay) {
+  AttachLoudAndComeUp();
+  for (const char* user : {"u1", "u2"}) EXPECT_EQ(Write(user), Outcome::kApplied);
+  now_ += store_options_.entry_lifetime;
+  server_->Command({"ACL", "SETUSER", "default", "resetkeys", "~presence.*", "~presence:u2"});
+  Sweep();
+  server_->Command({"ACL", "SETUSER", "default", "allkeys"});
+  EXPECT_EQ(store_->counters().sweeps_failed, 1u);
+  EXPECT_THAT(Stored("u1"), HasSubstr("online"));
+  EXPECT_THAT(Stored("u2"), HasSubstr("offline"));
+  now_ += store_options_.entry_lifetime;
+  Sweep();
+  EXPECT_THAT(Stored("u1"), HasSubstr("offline"));
 }
 
 }  // namespace

@@ -2,6 +2,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -152,7 +155,8 @@ class StoreContract : public testing::TestWithParam<BackendKind> {
 INSTANTIATE_TEST_SUITE_P(Stores, StoreContract, testing::Values(BackendKind::kMemory, BackendKind::kRedis),
                          [](const auto& kind) { return kind.param == BackendKind::kMemory ? "Memory" : "Redis"; });
 
-// --------------------------------------------------------------------------------------------------- status of a user
+// --------------------------------------------------------------------------------------------------- status of a
+// user
 
 TEST_P(StoreContract, AFirstDeviceMakesOnlineAndSaysSoOnce) {
   const WriteResult result = Write(Device("u1", 1));
@@ -220,7 +224,8 @@ TEST_P(StoreContract, ARepeatedWriteChangesNothing) {
   EXPECT_THAT(backend_->heard(1).updates, SizeIs(1));
 }
 
-// ---------------------------------------------------------------------------------------------------------- the fence
+// ---------------------------------------------------------------------------------------------------------- the
+// fence
 
 TEST_P(StoreContract, AnOlderAttachIsFenced) {
   Write(Device("u1", 1));  // attach 5
@@ -253,10 +258,40 @@ TEST_P(StoreContract, ARemovalLeavesATombstoneForFifteenSeconds) {
   EXPECT_EQ(Write(late).user_status, STATUS_ONLINE);
 }
 
-TEST_P(StoreContract, TheSameAttachComesBackThroughATombstone) {
-  Write(Device("u1", 1));
-  Write(Gone("u1", 1));
-  EXPECT_EQ(Write(Device("u1", 1)).user_status, STATUS_ONLINE);
+// A shard never opens a closed connection again. But a core that has lost a link removes connections that live on, and
+// their shard declares them with its next attach.
+TEST_P(StoreContract, OnlyAHigherAttachComesBackThroughATombstone) {
+  const WriteResult online = Write(Device("u1", 1));
+  const WriteResult gone = Write(Gone("u1", 1));
+  HeardChanges();
+  for (const PresenceWrite& late :
+       {Device("u1", 1), Again("u1", 1, STATUS_ONLINE, STATUS_ONLINE, online.user_version)}) {
+    const WriteResult result = Write(late);  // has timed out, say, and Redis got it behind the removal
+    EXPECT_EQ(result.outcome, Outcome::kFenced);
+    EXPECT_EQ(result.user_status, STATUS_OFFLINE);
+    EXPECT_EQ(result.user_version, gone.user_version);
+  }
+  EXPECT_EQ(Write(Gone("u1", 1)).outcome, Outcome::kApplied) << "a repeated removal";
+  EXPECT_THAT(HeardChanges(), IsEmpty());
+  PresenceWrite declared = Device("u1", 1);
+  declared.attach = 6;
+  EXPECT_EQ(Write(declared, /*core=*/1).user_status, STATUS_ONLINE);
+  EXPECT_EQ(Write(Gone("u1", 1)).outcome, Outcome::kFenced) << "of the core that has lost the link";
+}
+
+TEST_P(StoreContract, OfOneUserThe64TombstonesThatEndLastAreKept) {
+  for (uint64_t device = 100; device > 0; --device) {
+    Write(Device("u1", device));
+    Write(Gone("u1", device));
+    backend_->Advance(milliseconds(1));
+  }
+  const std::string hash = backend_->Dump()["presence.user:u1"];
+  for (uint64_t device = 1; device <= 100; ++device) {
+    const bool kept = hash.find(ConnectionName(kEdge, device)) != std::string::npos;
+    EXPECT_EQ(kept, device <= 64) << device;
+  }
+  EXPECT_EQ(Write(Device("u1", 64)).outcome, Outcome::kFenced);
+  EXPECT_EQ(Write(Device("u1", 101)).user_status, STATUS_ONLINE);
 }
 
 TEST_P(StoreContract, RemovingWhatIsUnknownLeavesATombstoneToo) {
@@ -278,7 +313,8 @@ TEST_P(StoreContract, ARemovalOfWhatTheStoreHasLostIsAnnounced) {
   EXPECT_THAT(HeardChanges(), ElementsAre("u1 offline"));
 }
 
-// ------------------------------------------------------------------------------------------------ refreshes and sweeps
+// ------------------------------------------------------------------------------------------------ refreshes and
+// sweeps
 
 TEST_P(StoreContract, ARefreshNamesWhatIsMissing) {
   Write(Device("u1", 1));
@@ -290,6 +326,26 @@ TEST_P(StoreContract, ARefreshNamesWhatIsMissing) {
                        {{kEdge, 2}, 5, "u3", false}}),  // another's
               ElementsAre(1, 2, 4));
   EXPECT_THAT(Refresh(std::vector<RefreshEntry>{}), IsEmpty());
+}
+
+TEST_P(StoreContract, SeveralEntriesOfOneUserAreRefreshedInOrder) {
+  BecomeLoud();
+  Write(Device("u1", 1));
+  Write(Device("u1", 2));
+  const int64_t start_ms = ToUnixMillis(backend_->now());
+  PassTime(seconds(10));
+  EXPECT_THAT(Refresh({{{kEdge, 1}, 5, "u1", true},
+                       {{kEdge, 2}, 5, "u1", false},
+                       {{kEdge, 1}, 4, "u1", false},  // fenced
+                       {{kEdge, 1}, 6, "u1", false},
+                       {{kEdge, 1}, 5, "u1", false}}),  // fenced by the one before it
+              ElementsAre(2, 4));
+  EXPECT_EQ(Get("u1").last_seen_ms, start_ms + 10'000);
+  EXPECT_THAT(backend_->Dump()["presence.deadlines"], HasSubstr(std::to_string(start_ms + 73'000)));
+  PassTime(seconds(62));
+  EXPECT_EQ(Get("u1").status, STATUS_ONLINE);
+  PassTime(seconds(1));
+  EXPECT_EQ(Get("u1").status, STATUS_OFFLINE);
 }
 
 TEST_P(StoreContract, ManyEntriesAreRefreshedInOneCall) {
@@ -349,16 +405,33 @@ TEST_P(StoreContract, AWriteDropsWhatHasExpired) {
   EXPECT_EQ(Write(Device("u1", 2, STATUS_AWAY)).user_status, STATUS_AWAY);
 }
 
-TEST_P(StoreContract, ASweepIsBounded) {
+// A host with thousands of clients dies.
+TEST_P(StoreContract, ASweepGoesOnUntilEverybodyIsOfflineAndLetsOthersIn) {
   BecomeLoud();
-  for (uint64_t i = 0; i < 10; ++i) Write(Device("u" + std::to_string(i), i));
+  for (uint64_t i = 0; i < 1000; ++i) backend_->store().Write(Device("u" + std::to_string(i), i));
+  backend_->Settle();
   HeardChanges();
   PassTime(seconds(62));
   backend_->Advance(seconds(1));
-  Sweep(/*users_max=*/4);
-  EXPECT_THAT(HeardChanges(), SizeIs(4));
-  Sweep(/*users_max=*/100);
-  EXPECT_THAT(HeardChanges(), SizeIs(6));
+  backend_->store().Sweep(100);
+  link::v1::BusEnvelope other;
+  other.mutable_presence_changed()->set_user_id("of another call");
+  backend_->store().Publish(++last_id_, other, {});
+  backend_->Settle(/*rounds=*/12);
+  const std::vector<std::string> heard = HeardChanges();
+  EXPECT_THAT(heard, SizeIs(1001));
+  EXPECT_THAT(heard[100], testing::StartsWith("of another call"));
+  EXPECT_THAT(List("", 10).users, IsEmpty());
+  EXPECT_FALSE(backend_->Dump().contains("presence.deadlines"));
+}
+
+TEST_P(StoreContract, ASweepOfNobodyEndsNobody) {
+  BecomeLoud();
+  Write(Device("u1", 1));
+  PassTime(seconds(62));
+  backend_->Advance(seconds(1));
+  Sweep(/*users_max=*/0);
+  EXPECT_EQ(Get("u1").status, STATUS_ONLINE);
 }
 
 TEST_P(StoreContract, APingMovesLastSeenAndOtherFramesDoNot) {
@@ -398,6 +471,9 @@ TEST_P(StoreContract, TheHashOfAGoneUserEndsAndVersionsStillGrow) {
   EXPECT_THAT(backend_->Dump()["presence.user:u1"], testing::StartsWith("hash immortal"));
   const uint64_t offline = Write(Gone("u1", 1)).user_version;
   EXPECT_THAT(backend_->Dump()["presence.user:u1"], testing::StartsWith("hash mortal"));
+  Write(Device("u1", 2));
+  EXPECT_THAT(backend_->Dump()["presence.user:u1"], testing::StartsWith("hash immortal"));
+  Write(Gone("u1", 2));
   backend_->Advance(minutes(11));
   backend_->Drop({"presence.user:u1", "presence:u1"});  // what Redis' own clock would do
   EXPECT_GT(Write(Device("u1", 1)).user_version, offline);
@@ -545,17 +621,27 @@ TEST_P(StoreContract, TheChangeLogNamesEachUsersLastChange) {
   EXPECT_EQ(log.changes[1].changed_ms, ToUnixMillis(backend_->now()));
 }
 
-TEST_P(StoreContract, ALogThatIsTooYoungOrTooShortGivesEverybody) {
+TEST_P(StoreContract, ALogThatIsTooYoungOrTooShortGivesWhomItNamesAndEverybodyElse) {
+  Write(Device("early", 3));
+  Write(Gone("early", 3));
   Write(Device("u1", 1));
-  Write(Device("u2", 2));
-  Write(Gone("u2", 2));
-  for (const uint64_t since :
-       {uint64_t{0}, NowMicroseconds()}) {  // nobody has swept yet: what it held before is unknown
-    const ChangeLog log = Changes(since);
+  backend_->Advance(seconds(1));
+  // Nobody has swept yet: what the log held before is unknown.
+  const auto users = [&](const ChangeLog& log) {
     EXPECT_FALSE(log.complete);
-    ASSERT_THAT(log.changes, SizeIs(1));
-    EXPECT_EQ(log.changes[0].presence.user_id, "u1");
-  }
+    std::vector<std::string> lines;
+    for (const StoredChange& change : log.changes) {
+      lines.push_back(change.presence.user_id + " " + std::string(StatusName(change.presence.status)));
+    }
+    return lines;
+  };
+  EXPECT_THAT(users(Changes(NowMicroseconds())), ElementsAre("u1 online"));
+  const uint64_t since_u2 = NowMicroseconds();
+  Write(Device("u2", 2));
+  const uint64_t version = Write(Gone("u2", 2)).user_version;
+  EXPECT_THAT(users(Changes(since_u2)), ElementsAre("u2 offline", "u1 online"));
+  EXPECT_EQ(Changes(since_u2).changes[0].presence.version, version);
+  EXPECT_THAT(users(Changes(0)), ElementsAre("u1 online", "early offline", "u2 offline")) << "each user once";
   PassTime(seconds(30));
   const uint64_t since = NowMicroseconds();
   EXPECT_TRUE(Changes(since).complete);
@@ -667,7 +753,8 @@ TEST_P(StoreContract, NoCompanionKeyLooksLikeAPresenceEntry) {
   EXPECT_THAT(keys, ElementsAre("presence:u1"));
 }
 
-// ------------------------------------------------------------------------------------------------------- bus and rest
+// ------------------------------------------------------------------------------------------------------- bus and
+// rest
 
 TEST_P(StoreContract, EveryCoreHearsTheBusInOneOrder) {
   link::v1::BusEnvelope envelope;

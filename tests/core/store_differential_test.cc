@@ -1,5 +1,6 @@
-// The memory store against the script in Redis: the same random calls to both, at the same time of the test's clock; every reply,
-// everything published and every key must be equal. A failure prints its seed; PRESENCE_SEED=... runs that one alone.
+// The memory store against the script in Redis: the same random calls to both, at the same time of the test's clock;
+// every reply, everything published and every key must be equal. A failure prints its seed; PRESENCE_SEED=... runs
+// that one alone.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -175,7 +176,7 @@ class Calls {
 
   void Refresh(uint64_t id) {
     std::vector<RefreshEntry> entries;
-    for (uint64_t n = Below(5); n > 0; --n) {
+    for (uint64_t n = Below(12); n > 0; --n) {
       entries.push_back({{0xE0E0E0E0E0E0E0E0ULL + Below(2), Below(2)}, 1 + Below(3), OneOf(kUsers), Below(2) == 0});
     }
     log_ << "refresh";
@@ -191,6 +192,7 @@ class Calls {
     const int users_max = OneOf<int>({1, 2, 100});
     const int core = static_cast<int>(Below(kCores));
     log_ << "sweep core " << core << " max " << users_max;
+    rounds_ = static_cast<int>(kUsers.size()) + 2;  // it goes on by itself
     memory_->store(core).Sweep(users_max);
     redis_->store(core).Sweep(users_max);
   }

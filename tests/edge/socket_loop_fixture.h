@@ -1,5 +1,5 @@
-// A socket loop on a free port of the loopback interface, a handler that writes down what it hears, and clients with real sockets.
-// Everything runs in the test's thread: RunUntil turns the loop and the clients until something is true.
+// A socket loop on a free port of the loopback interface, a handler that writes down what it hears, and clients with
+// real sockets. Everything runs in the test's thread: RunUntil turns the loop and the clients until something is true.
 #pragma once
 
 #include <gmock/gmock.h>
@@ -186,6 +186,16 @@ class RecordingHandler : public SocketLoopHandler {
 
 inline std::string Get(std::string_view target, std::string_view headers = "") {
   return "GET " + std::string(target) + " HTTP/1.1\r\nHost: localhost\r\n" + std::string(headers) + "\r\n";
+}
+
+inline constexpr std::string_view kUpgradeHeaders =
+    "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+inline size_t Count(std::string_view text, std::string_view what) {
+  size_t count = 0;
+  for (size_t at = text.find(what); at != std::string_view::npos; at = text.find(what, at + 1)) ++count;
+  return count;
 }
 
 class SocketLoopTest : public ::testing::Test {

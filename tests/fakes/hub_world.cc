@@ -48,7 +48,10 @@ std::string Line(const CoreCommand& command) {
     case CoreCommand::kWelcome:
       return "welcome watermark=" + number(command.welcome().presence_watermark());
     case CoreCommand::kAcknowledge:
-      return "ack " + number(command.acknowledge().sequence());
+      return "ack " + number(command.acknowledge().sequence()) +
+             (command.acknowledge().presence_watermark() == 0
+                  ? ""
+                  : " watermark=" + number(command.acknowledge().presence_watermark()));
     case CoreCommand::kBind: {
       const auto& bind = command.bind();
       return "bind " + Name(bind.connection()) + " " + bind.room_id() + " handle=" + number(bind.handle()) +
@@ -215,11 +218,11 @@ HubOptions HubWorld::DefaultOptions() {
   return options;
 }
 
-HubWorld::HubWorld(HubOptions options)
-    : now_{SteadyTime(std::chrono::hours(5)), WallTime(std::chrono::seconds(1'700'000'000))},
+HubWorld::HubWorld(HubOptions options, StoreAtStart store)
+    : now_{SteadyTime(std::chrono::hours(5)), WallTime(std::chrono::seconds(1'000))},
       hub_(std::move(options), *this, *this) {
   hub_.OnTick(now_);
-  hub_.OnStoreUp(now_, false);
+  if (store == StoreAtStart::kUp) hub_.OnStoreUp(now_, false);
 }
 
 void HubWorld::Pass(std::chrono::milliseconds time) {
@@ -242,10 +245,13 @@ void HubWorld::Say(uint64_t link, const std::vector<EdgeEvent>& events) {
 
 void HubWorld::Attach(uint64_t link, uint64_t attach, const std::vector<EdgeEvent>& declared, uint64_t edge,
                       uint32_t shard) {
+  const size_t reads = open_reads_.size();
   OpenLink(link);
   Say(link, Hello(attach, 0, edge, shard));
   Say(link, declared);
   Say(link, ResyncDone());
+  for (; open_reads_.size() > reads; open_reads_.pop_back()) hub_.OnChangesRead(now_, open_reads_.back(), ChangeLog{});
+  Tick();
   Forget();
 }
 

@@ -12,7 +12,8 @@
 // and what a link got
 //   welcome watermark=0 | ack 5 | bind 7.1 general handle=1 reply=3 | unbind 7.1 general reply=4 | refuse reply=3 429
 //   deliver 1 {...} | typing 1 {...} | presence alice@10 online everyone | presence alice@10 online rooms=1,2
-//   heartbeat | closed FAILED_PRECONDITION
+//   ack 5 watermark=1000000000 | heartbeat | closed FAILED_PRECONDITION
+// The clock stands at 1,000 s, so that a change of the first second has a version just above 1000000000.
 #pragma once
 
 #include <chrono>
@@ -64,8 +65,8 @@ class HubWorld final : private HubOutput, private Store {
   using Outcome = WriteResult::Outcome;
 
   static HubOptions DefaultOptions();
-  // The store is up from the start.
-  explicit HubWorld(HubOptions options = DefaultOptions());
+  enum class StoreAtStart : uint8_t { kUp, kAway };
+  explicit HubWorld(HubOptions options = DefaultOptions(), StoreAtStart store = StoreAtStart::kUp);
 
   Hub& hub() { return hub_; }
   Now now() const { return now_; }
@@ -80,7 +81,7 @@ class HubWorld final : private HubOutput, private Store {
   void Say(uint64_t link, const std::vector<link::v1::EdgeEvent>& events);
   void OpenLink(uint64_t link) { hub_.OnLinkOpened(now_, LinkId(link)); }
   void LoseLink(uint64_t link) { hub_.OnLinkClosed(now_, LinkId(link)); }
-  // Opens a link, declares these connections, and forgets what that caused.
+  // Opens a link, declares these connections, finds nothing in the change log, and forgets what that caused.
   void Attach(uint64_t link, uint64_t attach, const std::vector<link::v1::EdgeEvent>& declared = {},
               uint64_t edge = kEdge, uint32_t shard = 0);
   // As above; the store confirms at once.
@@ -89,6 +90,7 @@ class HubWorld final : private HubOutput, private Store {
 
   // --- the store's side
   void StoreUp() { hub_.OnStoreUp(now_, false); }
+  void StoreUpWithoutItsState() { hub_.OnStoreUp(now_, true); }
   void StoreDown() { hub_.OnStoreDown(now_); }
   // Answers the oldest write. The user is then of that status and version.
   void Answer(Outcome outcome, Status status = link::v1::STATUS_ONLINE, uint64_t version = 10);

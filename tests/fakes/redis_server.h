@@ -1,7 +1,8 @@
-// A real redis-server process for one test program: on a unix socket in a temporary directory and on a free TCP port, without
-// persistence. Killed, and its directory removed, at the end, also when the test program dies.
+// A real redis-server process for one test program: on a unix socket in a temporary directory and on a free TCP port,
+// without persistence. Killed, and its directory removed, at the end, also when the test program dies.
 //
-// Blocking, one thread. What cannot be done ends the program with a reason: it is the test's own environment that is broken.
+// Blocking, one thread. What cannot be done ends the program with a reason: it is the test's own environment that is
+// broken.
 #pragma once
 
 #include <sys/types.h>

@@ -126,7 +126,7 @@ class ShardStage {
   }
   void PassedOn(uint64_t version) {
     link::v1::CoreCommand command;
-    command.mutable_presence_passed_on()->set_version(version);
+    command.mutable_acknowledge()->set_presence_watermark(version);
     shard.OnCommand(now(), command);
   }
   void CloseConnection(uint32_t slot, uint32_t code, const std::string& reason) {

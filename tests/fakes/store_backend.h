@@ -1,5 +1,5 @@
-// The two stores behind one face, for tests that must hold for both: several cores on one database, time that the test moves,
-// and what can happen to a Redis from outside.
+// The two stores behind one face, for tests that must hold for both: several cores on one database, time that the
+// test moves, and what can happen to a Redis from outside.
 #pragma once
 
 #include <chrono>

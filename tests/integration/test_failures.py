@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import time
 
@@ -9,6 +10,7 @@ import pytest
 
 from harness import PATIENCE, Client, Stack, get, run, until, until_async
 
+ROUNDS = int(os.environ.get("PRESENCE_ROUNDS", "1"))  # of the kill tests; scripts/test --long says more
 FAST = {"WS_HEARTBEAT_INTERVAL": "1", "WS_PRESENCE_TTL": "30"}
 
 
@@ -27,7 +29,8 @@ async def hold(seconds, condition=lambda: False):
         await asyncio.sleep(0.05)
 
 
-def test_kill_9_of_an_edge_leaves_no_ghost():
+@pytest.mark.parametrize("round_", range(ROUNDS))
+def test_kill_9_of_an_edge_leaves_no_ghost(round_):
     with stack_of(cores=2, edges=2) as stack:
         async def story():
             watcher = await connect(stack.edges[0], stack.token("watcher"))
@@ -54,7 +57,7 @@ def test_a_silent_client_is_closed_and_shown_offline():
         run(story())
 
 
-@pytest.mark.parametrize("round_", range(1))
+@pytest.mark.parametrize("round_", range(ROUNDS))
 def test_kill_9_of_a_core_closes_nobody_and_presence_does_not_flap(round_):
     with stack_of(cores=2, edges=2) as stack:
         async def story():
@@ -92,7 +95,7 @@ def test_kill_9_of_a_core_closes_nobody_and_presence_does_not_flap(round_):
         run(story())
 
 
-@pytest.mark.parametrize("round_", range(1))
+@pytest.mark.parametrize("round_", range(ROUNDS))
 def test_redis_killed_and_restarted_empty_calls_nobody_offline(round_):
     with stack_of(cores=2, edges=2) as stack:
         async def story():

@@ -109,6 +109,23 @@ def test_only_websocket_version_13_is_spoken(stack):
     assert "sec-websocket-version: 13" in answer.lower()
 
 
+def test_one_client_cannot_use_up_the_log_of_the_others(stack):
+    async def story():
+        loud = await Client.open(stack.edges[0], stack.token("loud"))
+        for _ in range(500):
+            await loud.send_text('{"type":"auth","token":"' + stack.token("loud") + '"}')
+        await loud.ping()
+        quiet = await Client.open(stack.edges[0], stack.token("quiet"))
+        await quiet.send_text("the quiet one's mistake")
+        await quiet.expect(type="error")
+        await loud.close()
+        await quiet.close()
+    run(story())
+    log = until(lambda: "the quiet one's mistake" in stack.edges[0].log() and stack.edges[0].log())
+    assert 0 < log.count("[redacted]") <= 10
+    assert "eyJ" not in log
+
+
 def test_the_log_has_the_specified_lines(stack):
     async def story():
         client = await Client.open(stack.edges[0], stack.token("user-123", name="alice"))
@@ -120,3 +137,5 @@ def test_the_log_has_the_specified_lines(stack):
     log = until(lambda: "subscribed to room channel_general" in stack.edges[0].log() and stack.edges[0].log())
     assert re.search(stamp + r"User alice \(user-123\) connected with connection conn-[0-9a-f-]+$", log, re.M)
     assert re.search(stamp + r"Connection conn-[0-9a-f-]+ subscribed to room channel_general$", log, re.M)
+    warning = stamp.replace("INFO", "WARNING") + r"User alice \(user-123\) disconnected, connection conn-[0-9a-f-]+, code 1000$"
+    until(lambda: re.search(warning, stack.edges[0].log(), re.M))

@@ -62,7 +62,7 @@ def test_presence_of_one_and_of_all(stack, url):
 
 @pytest.mark.parametrize("path, status", [
     ("/nothing", 404), ("/presence/a/b", 404), ("/presence?limit=0", 400), ("/presence?limit=x", 400),
-    ("/presence?limit=10001", 400), ("/presence?cursor=%21", 400), ("/presence/%zz", 400), ("/presence/%00", 400),
+    ("/presence?limit=10001", 400), ("/presence?limit=%zz", 400), ("/presence?cursor=%zz", 400), ("/ws", 426), ("/presence?cursor=%21", 400), ("/presence/%zz", 400), ("/presence/%00", 400),
     ("/presence/%ff", 400), ("/presence/" + "x" * 2049, 400)])
 def test_errors_are_json(url, path, status):
     answer = get(url + path)

@@ -172,3 +172,24 @@ def test_what_others_scan_is_a_string_with_the_documented_json(stack):
             assert 0 < stack.redis.client.ttl(key) <= 300
         await client.close()
     run(story())
+
+
+def test_in_rooms_scope_only_those_who_share_a_room_are_told():
+    with Stack(cores=2, edges=2, core_settings={"PRESENCE_SCOPE": "rooms"}) as stack:
+        async def story():
+            alice = await Client.open(stack.edges[0], stack.token("alice"))
+            carol = await Client.open(stack.edges[0], stack.token("carol"))
+            bob = await Client.open(stack.edges[1], stack.token("bob"))
+            await alice.subscribe(channel_id="shared")
+            await carol.subscribe(channel_id="other")
+            await bob.subscribe(channel_id="shared")
+            await alice.await_seen(type="presence", user_id="bob", status="online")
+            await bob.send(type="status", status="away")
+            await alice.await_seen(type="presence", user_id="bob", status="away")
+            await bob.close()
+            await alice.await_seen(type="presence", user_id="bob", status="offline")
+            await carol.ping()
+            assert not carol.seen(type="presence", user_id="bob")
+            await alice.close()
+            await carol.close()
+        run(story())

@@ -1,0 +1,147 @@
+#include "tests/sim/client.h"
+
+#include <utility>
+
+#include "tests/sim/world.h"
+
+namespace presence::sim {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+std::string RoomRequest(std::string_view type, const std::string& room) {
+  const std::string_view field = World::IsDm(room) ? "dm_id" : "channel_id";
+  return std::string(R"({"type":")")
+      .append(type)
+      .append("\",\"")
+      .append(field)
+      .append("\":\"")
+      .append(room)
+      .append("\"}");
+}
+
+}  // namespace
+
+void Client::PlanNext() {
+  // Often enough that nobody who is there is ever silent for two heartbeat intervals.
+  world_.scheduler().After(world_.random().Between(milliseconds(20), seconds(2)), [this] {
+    Act();
+    PlanNext();
+  });
+}
+
+void Client::Act() {
+  if (world_.leaving()) {
+    wants_online_ = false;
+    if (online()) world_.random().OneIn(3) ? Vanish() : Close();
+    return;
+  }
+  if (!online()) {
+    session_ = nullptr;
+    if (!wants_online_ && world_.now() >= offline_until_) wants_online_ = true;
+    if (wants_online_) Connect();
+    return;
+  }
+  if (!world_.calm()) ActAtRandom();
+  if (online() && world_.now() - said_at_ >= seconds(2)) Ping();
+}
+
+void Client::ActAtRandom() {
+  const size_t dice = world_.random().Below(100);
+  if (dice < 30) {
+    Subscribe(world_.AnyRoom());
+  } else if (dice < 45) {
+    Unsubscribe(world_.AnyRoom());
+  } else if (dice < 55) {
+    Type(world_.AnyRoom());
+  } else if (dice < 65) {
+    SetAway(!away_);
+  } else if (dice < 68) {
+    ++session_->errors_expected;
+    Say(R"({"type":"nonsense"})");
+  } else if (dice < 72) {
+    Close();
+    wants_online_ = false;
+    offline_until_ = world_.now() + world_.random().Between(milliseconds(10), seconds(15));
+  } else if (dice < 74) {
+    Vanish();
+  } else if (dice < 80) {
+    Ping();
+  }
+}
+
+void Client::Connect() {
+  const std::shared_ptr<EdgeProcess> edge = world_.AnyEdge();
+  if (edge == nullptr) return;
+  session_ = std::make_shared<Session>();
+  session_->user_id = user_id_;
+  session_->username = "name of " + user_id_;
+  session_->edge = edge;
+  session_->shard = static_cast<uint32_t>(world_.random().Below(edge->shards()));
+  world_.AddSession(session_);
+  Say(Session::Said::Kind::kOpen, "");
+  for (const std::string& room : rooms_) Subscribe(room);
+  if (away_) Say(R"({"type":"status","status":"away"})");
+}
+
+void Client::Subscribe(const std::string& room) {
+  rooms_.insert(room);
+  session_->rooms[room].unanswered.push_back(true);
+  Say(RoomRequest("subscribe", room));
+}
+
+void Client::Unsubscribe(const std::string& room) {
+  rooms_.erase(room);
+  session_->rooms[room].unanswered.push_back(false);
+  Say(RoomRequest("unsubscribe", room));
+}
+
+void Client::Type(const std::string& room) {
+  Say(RoomRequest("typing", room));
+}
+
+void Client::SetAway(bool away) {
+  away_ = away;
+  Say(away ? R"({"type":"status","status":"away"})" : R"({"type":"status","status":"online"})");
+}
+
+void Client::Ping() {
+  ++session_->pings_unanswered;
+  Say(R"({"type":"ping"})");
+}
+
+void Client::Close() {
+  Say(Session::Said::Kind::kEnd, "");
+  session_->client_open = false;
+}
+
+void Client::Vanish() {
+  session_->vanished = true;
+  session_->client_open = false;
+}
+
+void Client::Say(Session::Said::Kind kind, std::string text) {
+  Session& session = *session_;
+  said_at_ = world_.now();
+  session.to_edge.push_back({kind, std::move(text)});
+  session.last_arrival = std::max(session.last_arrival, world_.now() + world_.ClientDelay());
+  world_.scheduler().AtProcess(session.last_arrival, session.edge, [this, session = session_] {
+    const Session::Said said = std::move(session->to_edge.front());
+    session->to_edge.pop_front();
+    ShardNode& shard = session->edge->shard(session->shard);
+    switch (said.kind) {
+      case Session::Said::Kind::kOpen:
+        if (shard.Accept(session)) return;
+        session->freed = session->closing = true;
+        world_.scheduler().After(world_.ClientDelay(), [session] { session->client_open = false; });
+        return;
+      case Session::Said::Kind::kText:
+        return shard.OnClientText(*session, said.text);
+      case Session::Said::Kind::kEnd:
+        return shard.OnClientClosed(*session);
+    }
+  });
+}
+
+}  // namespace presence::sim

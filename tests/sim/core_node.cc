@@ -1,0 +1,151 @@
+#include "tests/sim/core_node.h"
+
+#include <utility>
+
+#include "tests/sim/world.h"
+
+namespace presence::sim {
+
+using std::chrono::milliseconds;
+
+CoreProcess::CoreProcess(World& world, uint64_t incarnation, bool redis_frozen)
+    : world_(world), incarnation_(incarnation) {
+  core::StoreOptions store_options = world.store_options();
+  store_options.core_incarnation = incarnation;
+  store_ =
+      std::make_unique<core::MemoryStore>(store_options, world.database(), static_cast<core::StoreListener&>(*this));
+  store_->SetFrozen(redis_frozen);
+  core::HubOptions hub_options = world.hub_options();
+  hub_options.incarnation = incarnation;
+  hub_options.core_name = "core";
+  hub_ = std::make_unique<core::Hub>(hub_options, *store_, static_cast<core::HubOutput&>(*this));
+}
+
+void CoreProcess::Start() {
+  Tick();
+}
+
+void CoreProcess::Crash() {
+  alive = false;
+  links_.clear();
+  hub_.reset();
+  store_.reset();
+}
+
+void CoreProcess::Broadcast(uint64_t request, std::string_view room_id, std::string_view data_json) {
+  unanswered_.insert(request);
+  hub_->OnBroadcastRequested(world_.Clocks(), request, room_id, data_json);
+  Step();
+}
+
+void CoreProcess::OnLinkOpened(const std::shared_ptr<SimLink>& link) {
+  links_[link->id].link = link;
+  hub_->OnLinkOpened(world_.Clocks(), link->id);
+  Step();
+}
+
+void CoreProcess::OnLinkFrame(const std::shared_ptr<SimLink>& link, const std::string& bytes) {
+  link::v1::EdgeFrame frame;
+  world_.Check(frame.ParseFromString(bytes), "an EdgeFrame parses");
+  for (const link::v1::EdgeEvent& event : frame.events()) {
+    if (!link->core_open) break;  // the hub has ended it meanwhile
+    hub_->OnLinkEvent(world_.Clocks(), link->id, event);
+  }
+  Step();
+}
+
+void CoreProcess::OnLinkEnded(const std::shared_ptr<SimLink>& link) {
+  if (!std::exchange(link->core_open, false)) return;
+  links_.erase(link->id);
+  hub_->OnLinkClosed(world_.Clocks(), link->id);
+  Step();
+}
+
+void CoreProcess::Tick() {
+  store_->RunPending();  // also notices that a store has stalled
+  hub_->OnTick(world_.Clocks());
+  Step();
+  // Behind whatever a stall has kept waiting: ticks come after everything that has arrived.
+  world_.scheduler().AtProcess(world_.now() + milliseconds(100), shared_from_this(), [this] {
+    world_.scheduler().AtProcess(world_.now() + milliseconds(1), shared_from_this(), [this] { Tick(); });
+  });
+}
+
+void CoreProcess::Step() {
+  if (!store_->HasPending() || std::exchange(pump_planned_, true)) return;
+  world_.scheduler().AtProcess(world_.now() + world_.RedisDelay(), shared_from_this(), [this] {
+    pump_planned_ = false;
+    store_->RunPending();
+    Step();
+  });
+}
+
+link::v1::CoreCommand& CoreProcess::AddCommand(core::LinkId id) {
+  Gathered& gathered = links_.at(id);
+  if (!std::exchange(gathered.flush_planned, true)) {
+    world_.scheduler().AtProcess(world_.now() + world_.GatherDelay(), shared_from_this(), [this, id] { Flush(id); });
+  }
+  return *gathered.frame.add_commands();
+}
+
+void CoreProcess::Flush(core::LinkId id) {
+  const auto found = links_.find(id);
+  if (found == links_.end()) return;
+  found->second.flush_planned = false;
+  if (found->second.frame.commands_size() == 0) return;
+  world_.SendDown(found->second.link, {SimLink::Item::Kind::kFrame, found->second.frame.SerializeAsString()});
+  found->second.frame.Clear();
+}
+
+void CoreProcess::CloseLink(core::LinkId id, const absl::Status& why) {
+  // The simulated edges keep the protocol: only these are right.
+  world_.Check(absl::IsUnavailable(why) || absl::IsFailedPrecondition(why),
+               "the core finds no fault: " + why.ToString());
+  Flush(id);
+  const std::shared_ptr<SimLink> link = links_.at(id).link;
+  link->core_open = false;
+  links_.erase(id);
+  world_.SendDown(link, {SimLink::Item::Kind::kEnd, ""});
+}
+
+void CoreProcess::AnswerBroadcast(uint64_t request, const absl::Status& status) {
+  world_.Check(unanswered_.erase(request) == 1, "a broadcast is answered once");
+  world_.Check(!absl::IsResourceExhausted(status), "the load of the simulation is bearable");
+}
+
+void CoreProcess::Report(std::string_view text) {
+  world_.Trace(text);
+}
+
+void CoreProcess::OnStoreUp(bool lost_state) {
+  hub_->OnStoreUp(world_.Clocks(), lost_state);
+}
+void CoreProcess::OnStoreDown(std::string_view /*why*/) {
+  hub_->OnStoreDown(world_.Clocks());
+}
+void CoreProcess::OnWritten(uint64_t id, const core::WriteResult& result) {
+  hub_->OnWritten(world_.Clocks(), id, result);
+}
+void CoreProcess::OnRefreshed(uint64_t id, absl::Span<const uint32_t> missing) {
+  hub_->OnRefreshed(world_.Clocks(), id, missing);
+}
+void CoreProcess::OnPublished(uint64_t id, bool ok) {
+  hub_->OnPublished(world_.Clocks(), id, ok);
+}
+void CoreProcess::OnChangesRead(uint64_t id, const absl::StatusOr<core::ChangeLog>& log) {
+  hub_->OnChangesRead(world_.Clocks(), id, log);
+}
+void CoreProcess::OnBus(const link::v1::BusEnvelope& envelope) {
+  // As it crosses the network: what is not in the bytes does not arrive.
+  link::v1::BusEnvelope arrived;
+  world_.Check(arrived.ParseFromString(envelope.SerializeAsString()), "a BusEnvelope parses");
+  hub_->OnBus(world_.Clocks(), arrived);
+}
+void CoreProcess::OnOutsideMessage(std::string_view text) {
+  hub_->OnOutsideMessage(world_.Clocks(), text);
+}
+void CoreProcess::OnOutsidePresence(std::string_view text) {
+  hub_->OnOutsidePresence(world_.Clocks(), text);
+}
+
+}  // namespace presence::sim

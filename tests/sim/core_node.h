@@ -1,0 +1,77 @@
+// One core process of the simulation: a real Hub on a real MemoryStore, fed by the scheduler.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <string_view>
+
+#include "core/hub.h"
+#include "core/memory_store.h"
+#include "tests/sim/scheduler.h"
+#include "tests/sim/sim_link.h"
+
+namespace presence::sim {
+
+class World;
+
+class CoreProcess final : public Process,
+                          public std::enable_shared_from_this<CoreProcess>,
+                          private core::HubOutput,
+                          private core::StoreListener {
+ public:
+  CoreProcess(World& world, uint64_t incarnation, bool redis_frozen);
+  void Start();
+  // Everything that it knew is gone.
+  void Crash();
+
+  uint64_t incarnation() const { return incarnation_; }
+  core::Hub& hub() { return *hub_; }
+  core::MemoryStore& store() { return *store_; }
+  bool HasUnansweredBroadcasts() const { return !unanswered_.empty(); }
+
+  void Broadcast(uint64_t request, std::string_view room_id, std::string_view data_json);
+
+  // What comes out of a link's pipe.
+  void OnLinkOpened(const std::shared_ptr<SimLink>& link);
+  void OnLinkFrame(const std::shared_ptr<SimLink>& link, const std::string& bytes);
+  void OnLinkEnded(const std::shared_ptr<SimLink>& link);
+
+ private:
+  struct Gathered {
+    std::shared_ptr<SimLink> link;
+    link::v1::CoreFrame frame;
+    bool flush_planned = false;
+  };
+
+  void Tick();
+  void Step();  // after each call into the hub
+  void Flush(core::LinkId id);
+
+  link::v1::CoreCommand& AddCommand(core::LinkId id) override;
+  void CloseLink(core::LinkId id, const absl::Status& why) override;
+  void AnswerBroadcast(uint64_t request, const absl::Status& status) override;
+  void Report(std::string_view text) override;
+
+  void OnStoreUp(bool lost_state) override;
+  void OnStoreDown(std::string_view why) override;
+  void OnWritten(uint64_t id, const core::WriteResult& result) override;
+  void OnRefreshed(uint64_t id, absl::Span<const uint32_t> missing) override;
+  void OnPublished(uint64_t id, bool ok) override;
+  void OnChangesRead(uint64_t id, const absl::StatusOr<core::ChangeLog>& log) override;
+  void OnBus(const link::v1::BusEnvelope& envelope) override;
+  void OnOutsideMessage(std::string_view text) override;
+  void OnOutsidePresence(std::string_view text) override;
+
+  World& world_;
+  const uint64_t incarnation_;
+  std::unique_ptr<core::MemoryStore> store_;
+  std::unique_ptr<core::Hub> hub_;
+  std::map<core::LinkId, Gathered> links_;
+  std::set<uint64_t> unanswered_;
+  bool pump_planned_ = false;
+};
+
+}  // namespace presence::sim

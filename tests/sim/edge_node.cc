@@ -1,0 +1,175 @@
+#include "tests/sim/edge_node.h"
+
+#include <cstdio>
+#include <utility>
+
+#include "tests/sim/core_node.h"
+#include "tests/sim/world.h"
+
+namespace presence::sim {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+namespace {
+
+edge::ShardOptions OptionsOf(const World& world, uint64_t incarnation, uint32_t number) {
+  edge::ShardOptions options = world.shard_options();
+  options.edge_name = "edge";
+  options.incarnation = incarnation;
+  options.shard = number;
+  return options;
+}
+
+// The payload of one unmasked text frame (RFC 6455, section 5.2).
+std::string_view TextOf(const edge::FrameRef& frame) {
+  const std::string_view bytes = frame.bytes();
+  const auto length = static_cast<unsigned char>(bytes[1]);
+  return bytes.substr(length < 126 ? 2 : length == 126 ? 4 : 10);
+}
+
+}  // namespace
+
+ShardNode::ShardNode(World& world, EdgeProcess& edge, uint32_t number)
+    : world_(world), edge_(edge), number_(number), shard_(OptionsOf(world, edge.incarnation(), number), *this) {}
+
+void ShardNode::Tick() {
+  shard_.OnTick(world_.Clocks());
+}
+
+void ShardNode::Attach() {
+  const std::shared_ptr<CoreProcess> core = world_.AnyCore();
+  if (core == nullptr) {
+    const SimTime pause = world_.random().Between(milliseconds(100), seconds(1));
+    world_.scheduler().AtProcess(world_.now() + pause, edge_.shared_from_this(), [this] { Attach(); });
+    return;
+  }
+  link_ = world_.Connect(edge_.shared_from_this(), number_, core);
+  ++attach_;
+  char line[64];
+  std::snprintf(line, sizeof line, "%04x/%u attaches to core %04x", static_cast<unsigned>(edge_.incarnation() & 0xffff),
+                number_, static_cast<unsigned>(core->incarnation() & 0xffff));
+  world_.Trace(line);
+  shard_.OnLinkUp(world_.Clocks());
+}
+
+void ShardNode::OnLinkFrame(const std::shared_ptr<SimLink>& link, const std::string& bytes) {
+  link::v1::CoreFrame frame;
+  world_.Check(frame.ParseFromString(bytes), "a CoreFrame parses");
+  for (const link::v1::CoreCommand& command : frame.commands()) {
+    if (!link->edge_open) return;  // the shard has given it up meanwhile
+    shard_.OnCommand(world_.Clocks(), command);
+  }
+}
+
+void ShardNode::OnLinkEnded(const std::shared_ptr<SimLink>& link) {
+  if (!std::exchange(link->edge_open, false)) return;
+  gathered_.Clear();
+  link_ = nullptr;
+  shard_.OnLinkDown(world_.Clocks());
+  const SimTime pause = world_.random().Between(milliseconds(1), seconds(1));
+  world_.scheduler().AtProcess(world_.now() + pause, edge_.shared_from_this(), [this] { Attach(); });
+}
+
+bool ShardNode::Accept(const std::shared_ptr<Session>& session) {
+  if (!shard_.ready(world_.Clocks())) return false;
+  uint32_t slot = 0;
+  while (slot < slots_.size() && slots_[slot].session != nullptr) ++slot;
+  if (slot == slots_.size()) slots_.emplace_back();
+  slots_[slot].session = session;
+  session->slot = slot;
+  session->generation = ++slots_[slot].generation;
+  session->at_open = world_.published();
+  shard_.OnConnectionOpened(world_.Clocks(), slot, session->generation, session->user_id, session->username);
+  return true;
+}
+
+void ShardNode::OnClientText(Session& session, std::string_view text) {
+  if (session.freed) return;
+  shard_.OnClientText(world_.Clocks(), session.slot, text);
+}
+
+void ShardNode::OnClientClosed(Session& session) {
+  Free(session);
+}
+
+void ShardNode::Free(Session& session) {
+  if (std::exchange(session.freed, true)) return;
+  session.closing = true;
+  shard_.OnConnectionClosed(world_.Clocks(), session.slot);
+  slots_[session.slot].session = nullptr;
+}
+
+link::v1::EdgeEvent& ShardNode::AddEvent() {
+  world_.Check(link_ != nullptr, "events are made only while a link is up");
+  if (!std::exchange(flush_planned_, true)) {
+    world_.scheduler().AtProcess(world_.now() + world_.GatherDelay(), edge_.shared_from_this(), [this] { Flush(); });
+  }
+  return *gathered_.add_events();
+}
+
+void ShardNode::Flush() {
+  flush_planned_ = false;
+  if (link_ == nullptr || gathered_.events_size() == 0) return;
+  world_.SendUp(link_, {SimLink::Item::Kind::kFrame, gathered_.SerializeAsString()});
+  gathered_.Clear();
+}
+
+void ShardNode::DropLink(std::string_view why) {
+  // The simulated cores keep the protocol: only silence is a reason.
+  world_.Check(why == "the core is silent", std::string("the shard finds no fault: ").append(why));
+  world_.scheduler().AtProcess(world_.now(), edge_.shared_from_this(), [this, link = link_] {
+    world_.SendUp(link, {SimLink::Item::Kind::kEnd, ""});
+    OnLinkEnded(link);
+  });
+}
+
+void ShardNode::Send(absl::Span<const uint32_t> slots, const edge::FrameRef& frame, edge::SendPolicy /*policy*/) {
+  const std::string_view text = TextOf(frame);
+  for (const uint32_t slot : slots) {
+    world_.Check(slot < slots_.size() && slots_[slot].session != nullptr && !slots_[slot].session->closing,
+                 "a frame goes to an open connection");
+    slots_[slot].session->OnFrame(world_, text, attach_);
+  }
+}
+
+void ShardNode::Close(uint32_t slot, uint16_t code, std::string_view reason) {
+  const std::shared_ptr<Session> session = slots_[slot].session;
+  world_.Check(session != nullptr && !session->closing, "only an open connection is closed");
+  world_.Trace("close " + session->user_id + " " + std::to_string(code) + " " + std::string(reason));
+  session->closing = true;
+  // A client that is there answers; for one that is not, the socket waits for a while.
+  const SimTime delay = session->vanished ? seconds(3) : world_.ClientDelay();
+  world_.scheduler().AtProcess(world_.now() + delay, edge_.shared_from_this(), [this, session] { Free(*session); });
+  if (!session->vanished) world_.scheduler().After(world_.ClientDelay(), [session] { session->client_open = false; });
+}
+
+void ShardNode::Report(Severity /*severity*/, uint32_t slot, std::string_view what, std::string_view detail) {
+  world_.Check(slot < slots_.size() && slots_[slot].session != nullptr, "reports are about connections");
+  world_.Trace(std::string(what).append(" ").append(detail));
+}
+
+EdgeProcess::EdgeProcess(World& world, uint64_t incarnation) : world_(world), incarnation_(incarnation) {}
+
+void EdgeProcess::Start(uint32_t shards) {
+  for (uint32_t i = 0; i < shards; ++i) {
+    shards_.push_back(std::make_unique<ShardNode>(world_, *this, i));
+    shards_.back()->Attach();
+  }
+  Tick();
+}
+
+void EdgeProcess::Crash() {
+  alive = false;
+  shards_.clear();
+}
+
+void EdgeProcess::Tick() {
+  for (const auto& shard : shards_) shard->Tick();
+  // Behind whatever a stall has kept waiting: ticks come after everything that has arrived.
+  world_.scheduler().AtProcess(world_.now() + milliseconds(100), shared_from_this(), [this] {
+    world_.scheduler().AtProcess(world_.now() + milliseconds(1), shared_from_this(), [this] { Tick(); });
+  });
+}
+
+}  // namespace presence::sim

@@ -1,0 +1,84 @@
+// One edge process of the simulation: real Shards, with simulated sockets and links.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "edge/shard.h"
+#include "tests/sim/scheduler.h"
+#include "tests/sim/session.h"
+#include "tests/sim/sim_link.h"
+
+namespace presence::sim {
+
+class World;
+
+class EdgeProcess;
+
+class ShardNode final : private edge::ShardOutput {
+ public:
+  ShardNode(World& world, EdgeProcess& edge, uint32_t number);
+
+  edge::Shard& shard() { return shard_; }
+  const std::shared_ptr<SimLink>& link() const { return link_; }
+  uint64_t attach() const { return attach_; }
+
+  void Tick();
+  // Looks for a core until it has one.
+  void Attach();
+  void OnLinkFrame(const std::shared_ptr<SimLink>& link, const std::string& bytes);
+  void OnLinkEnded(const std::shared_ptr<SimLink>& link);
+
+  // A handshake. False: refused, since the shard is not ready.
+  bool Accept(const std::shared_ptr<Session>& session);
+  void OnClientText(Session& session, std::string_view text);
+  void OnClientClosed(Session& session);
+
+ private:
+  struct Slot {
+    uint32_t generation = 0;
+    std::shared_ptr<Session> session;
+  };
+
+  link::v1::EdgeEvent& AddEvent() override;
+  void DropLink(std::string_view why) override;
+  void Send(absl::Span<const uint32_t> slots, const edge::FrameRef& frame, edge::SendPolicy policy) override;
+  void Close(uint32_t slot, uint16_t code, std::string_view reason) override;
+  void Report(Severity severity, uint32_t slot, std::string_view what, std::string_view detail) override;
+
+  void Flush();
+  void Free(Session& session);
+
+  World& world_;
+  EdgeProcess& edge_;
+  const uint32_t number_;
+  edge::Shard shard_;
+  std::vector<Slot> slots_;
+  std::shared_ptr<SimLink> link_;  // null: none
+  uint64_t attach_ = 0;
+  link::v1::EdgeFrame gathered_;
+  bool flush_planned_ = false;
+};
+
+class EdgeProcess final : public Process, public std::enable_shared_from_this<EdgeProcess> {
+ public:
+  EdgeProcess(World& world, uint64_t incarnation);
+  void Start(uint32_t shards);
+  void Crash();
+
+  uint64_t incarnation() const { return incarnation_; }
+  ShardNode& shard(uint32_t number) { return *shards_[number]; }
+  uint32_t shards() const { return static_cast<uint32_t>(shards_.size()); }
+
+ private:
+  void Tick();
+
+  World& world_;
+  const uint64_t incarnation_;
+  std::vector<std::unique_ptr<ShardNode>> shards_;
+};
+
+}  // namespace presence::sim

@@ -1,0 +1,197 @@
+#include "tests/sim/faults.h"
+
+#include <algorithm>
+
+#include "tests/sim/world.h"
+
+namespace presence::sim {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+Faults::Faults(World& world) : world_(world), redis_lost_(world.cores().size(), false) {
+  Random& random = world.random();
+  for (int i = 0; i <= static_cast<int>(Kind::kWipeRedis); ++i) {
+    if (!random.OneIn(3)) kinds_.push_back(static_cast<Kind>(i));
+  }
+  pause_max_ = random.Between(milliseconds(300), seconds(8));
+}
+
+bool Faults::wipes_redis() const {
+  return std::find(kinds_.begin(), kinds_.end(), Kind::kWipeRedis) != kinds_.end();
+}
+
+void Faults::Begin() {
+  on_ = true;
+  ++period_;
+  if (!kinds_.empty()) PlanNext();
+}
+
+void Faults::End() {
+  on_ = false;
+  ++period_;
+  if (world_.redis_frozen) {
+    world_.redis_frozen = false;
+    for (auto& core : world_.cores()) {
+      if (core.process != nullptr) core.process->store().SetFrozen(false);
+    }
+    world_.OrderFaultEnds();
+  }
+  for (size_t i = 0; i < world_.cores().size(); ++i) {
+    if (world_.cores()[i].process == nullptr) {
+      world_.StartCore(i);
+    } else if (redis_lost_[i]) {
+      world_.cores()[i].process->store().SetReachable(true);
+    }
+    if (redis_lost_[i]) world_.OrderFaultEnds();
+    redis_lost_[i] = false;
+  }
+  for (size_t i = 0; i < world_.edges().size(); ++i) {
+    if (world_.edges()[i].process == nullptr) world_.StartEdge(i);
+  }
+}
+
+void Faults::PlanNext() {
+  world_.scheduler().After(world_.random().Between(milliseconds(10), pause_max_), [this, period = period_] {
+    if (!on_ || period != period_) return;
+    Strike(world_.random().PickFrom(kinds_));
+    PlanNext();
+  });
+}
+
+void Faults::Strike(Kind kind) {
+  Random& random = world_.random();
+  const auto repair = [this](SimTime delay, std::function<void()> run) {
+    world_.scheduler().After(delay, [this, period = period_, run = std::move(run)] {
+      if (period == period_) run();
+    });
+  };
+  switch (kind) {
+    case Kind::kCutLink:
+      return CutLink();
+    case Kind::kEndLink:
+      return EndLink();
+    case Kind::kStallEdge:
+      return StallEdge();
+    case Kind::kStallCore:
+      return StallCore();
+    case Kind::kLoseRedis: {
+      const size_t index = random.Below(world_.cores().size());
+      if (redis_lost_[index]) return;
+      return LoseRedis(index);
+    }
+    case Kind::kFreezeRedis:
+      return FreezeRedis();
+    case Kind::kRestartRedis:
+      return RestartRedis(false);
+    case Kind::kWipeRedis:
+      return RestartRedis(true);
+    case Kind::kCrashEdge: {
+      const size_t index = random.Below(world_.edges().size());
+      if (world_.edges()[index].process == nullptr) return;
+      world_.Trace("crash of edge " + std::to_string(index));
+      world_.CrashEdge(index);
+      return repair(random.Between(milliseconds(50), seconds(8)), [this, index] { world_.StartEdge(index); });
+    }
+    case Kind::kCrashCore: {
+      const size_t index = random.Below(world_.cores().size());
+      if (world_.cores()[index].process == nullptr || redis_lost_[index]) return;
+      world_.Trace("crash of core " + std::to_string(index));
+      world_.CrashCore(index);
+      return repair(random.Between(milliseconds(50), seconds(12)), [this, index] { world_.StartCore(index); });
+    }
+  }
+}
+
+void Faults::CutLink() {
+  std::vector<std::shared_ptr<SimLink>> links = world_.LiveLinks();
+  if (links.empty()) return;
+  const std::shared_ptr<SimLink> link = world_.random().PickFrom(links);
+  world_.Trace("cut of a link");
+  link->cut = true;
+  // The network tells each end late, or never: then it is the silence that tells.
+  if (world_.random().OneIn(2)) {
+    world_.scheduler().AtProcess(world_.now() + world_.random().Between(SimTime(0), seconds(5)), link->edge,
+                                 [link] { link->edge->shard(link->shard).OnLinkEnded(link); });
+  }
+  if (world_.random().OneIn(2)) {
+    world_.scheduler().AtProcess(world_.now() + world_.random().Between(SimTime(0), seconds(5)), link->core,
+                                 [link] { link->core->OnLinkEnded(link); });
+  }
+}
+
+void Faults::EndLink() {
+  std::vector<std::shared_ptr<SimLink>> links = world_.LiveLinks();
+  if (links.empty()) return;
+  const std::shared_ptr<SimLink> link = world_.random().PickFrom(links);
+  world_.Trace("end of a link");
+  // What is on its way still arrives.
+  world_.SendUp(link, {SimLink::Item::Kind::kEnd, ""});
+  world_.SendDown(link, {SimLink::Item::Kind::kEnd, ""});
+}
+
+void Faults::StallEdge() {
+  const auto& process = world_.random().PickFrom(world_.edges()).process;
+  if (process == nullptr || process->stalled_until > world_.now()) return;
+  process->stalled_until = world_.now() + world_.random().Between(milliseconds(100), seconds(8));
+  world_.Trace("stall of an edge");
+}
+
+void Faults::StallCore() {
+  const auto& process = world_.random().PickFrom(world_.cores()).process;
+  if (process == nullptr || process->stalled_until > world_.now()) return;
+  process->stalled_until = world_.now() + world_.random().Between(milliseconds(100), seconds(8));
+  world_.Trace("stall of a core");
+  world_.OrderFaultBegins();
+  world_.scheduler().At(process->stalled_until, [this] { world_.OrderFaultEnds(); });
+}
+
+void Faults::LoseRedis(size_t core) {
+  if (world_.cores()[core].process == nullptr) return;
+  world_.Trace("core " + std::to_string(core) + " loses Redis");
+  redis_lost_[core] = true;
+  world_.OrderFaultBegins();
+  world_.cores()[core].process->store().SetReachable(false);
+  world_.scheduler().After(world_.random().Between(milliseconds(50), seconds(25)), [this, core, period = period_] {
+    if (period != period_ || !redis_lost_[core]) return;
+    world_.Trace("core " + std::to_string(core) + " finds Redis");
+    redis_lost_[core] = false;
+    world_.OrderFaultEnds();
+    world_.cores()[core].process->store().SetReachable(true);
+  });
+}
+
+void Faults::FreezeRedis() {
+  if (world_.redis_frozen) return;
+  world_.Trace("Redis stalls");
+  world_.redis_frozen = true;
+  world_.OrderFaultBegins();
+  const auto set = [this](bool frozen) {
+    for (auto& core : world_.cores()) {
+      if (core.process != nullptr) core.process->store().SetFrozen(frozen);
+    }
+  };
+  set(true);
+  world_.scheduler().After(world_.random().Between(milliseconds(50), seconds(8)), [this, set, period = period_] {
+    if (period != period_) return;
+    world_.Trace("Redis goes on");
+    world_.redis_frozen = false;
+    world_.OrderFaultEnds();
+    set(false);
+  });
+}
+
+void Faults::RestartRedis(bool wipe) {
+  if (world_.redis_frozen) return;
+  for (size_t i = 0; i < world_.cores().size(); ++i) {
+    if (world_.cores()[i].process != nullptr && !redis_lost_[i]) LoseRedis(i);
+  }
+  world_.Trace(wipe ? "Redis restarts without its data" : "Redis restarts");
+  if (wipe) {
+    world_.database().Wipe();
+  } else {
+    world_.database().Restart();
+  }
+}
+
+}  // namespace presence::sim

@@ -1,0 +1,57 @@
+// What goes wrong during chaos. Each seed has its own choice of faults and its own pace, so that some runs show one fault alone and
+// others all of them at once.
+#pragma once
+
+#include <vector>
+
+#include "tests/sim/random.h"
+#include "tests/sim/scheduler.h"
+
+namespace presence::sim {
+
+class World;
+
+class Faults {
+ public:
+  explicit Faults(World& world);
+
+  // In this run Redis may lose its data, the change log among them.
+  bool wipes_redis() const;
+
+  void Begin();  // until End
+  // Repairs everything.
+  void End();
+
+ private:
+  enum class Kind : uint8_t {
+    kCutLink,
+    kEndLink,
+    kCrashEdge,
+    kCrashCore,
+    kStallEdge,
+    kStallCore,
+    kLoseRedis,  // one core does
+    kFreezeRedis,
+    kRestartRedis,  // with its data
+    kWipeRedis,     // restarted without
+  };
+
+  void PlanNext();
+  void Strike(Kind kind);
+  void CutLink();
+  void EndLink();
+  void StallEdge();
+  void StallCore();
+  void LoseRedis(size_t core);
+  void FreezeRedis();
+  void RestartRedis(bool wipe);
+
+  World& world_;
+  std::vector<Kind> kinds_;
+  SimTime pause_max_{0};
+  bool on_ = false;
+  uint64_t period_ = 0;           // of chaos: repairs planned in an earlier one are void
+  std::vector<bool> redis_lost_;  // by core
+};
+
+}  // namespace presence::sim

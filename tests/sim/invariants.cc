@@ -1,0 +1,241 @@
+// The rounds of a run, and what must hold after each.
+#include <algorithm>
+#include <functional>
+#include <set>
+#include <sstream>
+
+#include "common/connection_id.h"
+#include "core/presence_text.h"
+#include "tests/sim/world.h"
+
+namespace presence::sim {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+constexpr int kRounds = 3;
+
+// Longer than each chain of bounds: a stall (8 s), then a silent client (2 H + 3 s = 13 s for its entry, 3 s for its socket), or
+// the quiet period of a Redis that was away (15 s) and then entries that nobody refreshes (13 s, and a sweep).
+constexpr seconds kQuiet{50};
+// Removals are repeated for 30 s, links of an edge are awaited for 5 s.
+constexpr seconds kEmpty{100};
+constexpr seconds kProbe{3};
+
+// The lines of Hub::DebugDump that are about one shard, without the blanks in front.
+std::string LinesOfShard(const std::string& dump, const std::string& head) {
+  std::istringstream in(dump);
+  std::string out, line;
+  bool inside = false;
+  while (std::getline(in, line)) {
+    if (!line.starts_with("  ")) {
+      inside = line.starts_with(head);
+    } else if (inside) {
+      out.append(line.substr(2)).push_back('\n');
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+void World::Run() {
+  for (int round = 0; round < kRounds; ++round) {
+    calm_ = false;
+    Trace("chaos");
+    faults_->Begin();
+    const SimTime end = now() + random_.Between(seconds(5), seconds(40));
+    // Messages from the API, from other services, and from those who do not know the format.
+    std::function<void()> talk = [this, end, &talk] {
+      if (now() >= end) return;
+      const std::shared_ptr<CoreProcess> core = AnyCore();
+      if (core != nullptr) {
+        scheduler_.AtProcess(now(), core, [this, core, room = AnyRoom()] { BroadcastFrom(*core, room); });
+      }
+      if (random_.OneIn(3)) PublishFromOutside(AnyRoom());
+      if (random_.OneIn(10)) PublishNonsense();
+      scheduler_.After(random_.Between(milliseconds(5), milliseconds(400)), talk);
+    };
+    talk();
+    scheduler_.RunUntil(end);
+
+    faults_->End();
+    calm_ = true;
+    Trace("quiet");
+    RunFor(kQuiet);
+    CheckQuiet();
+  }
+  leaving_ = true;
+  RunFor(kEmpty);
+  CheckEmpty();
+}
+
+void World::CheckQuiet() {
+  for (const auto& client : clients_) {
+    Check(client->online() && !client->session()->closing, client->user_id() + " is connected");
+    Check(!client->session()->HasUnanswered(), "all requests of " + client->user_id() + " are answered");
+  }
+  for (const Node<CoreProcess>& core : cores_) {
+    Check(core.process->hub().Idle(), "a hub has nothing left to do");
+    Check(!core.process->HasUnansweredBroadcasts(), "all broadcasts are answered");
+  }
+  CheckTables();
+  CheckPresence();
+  CheckWatchers();
+  ProbeRooms();
+  ProbePresence();
+  CheckTables();
+}
+
+// What clients wish for, what the shard has, what its core has.
+void World::CheckTables() {
+  std::map<std::pair<EdgeProcess*, uint32_t>, std::map<uint32_t, std::string>> wished;
+  for (const auto& client : clients_) {
+    if (!client->online()) continue;
+    const Session& session = *client->session();
+    const uint64_t id = ConnectionId{session.shard, session.slot, session.generation}.Pack();
+    char name[24];
+    std::snprintf(name, sizeof name, "%016llx ", static_cast<unsigned long long>(id));
+    std::string line = name + client->user_id() + (client->away() ? " away" : " online");
+    for (const std::string& room : client->rooms()) line.append(" ").append(room);
+    wished[{session.edge.get(), session.shard}][session.slot] = line + "\n";
+  }
+  size_t shards_in_cores = 0, shards = 0;
+  for (const Node<CoreProcess>& core : cores_) shards_in_cores += core.process->hub().sizes().shards;
+  for (const Node<EdgeProcess>& edge : edges_) {
+    for (uint32_t i = 0; i < edge.process->shards(); ++i) {
+      ++shards;
+      ShardNode& shard = edge.process->shard(i);
+      Check(shard.shard().link_live() && shard.shard().ready(Clocks()), "a shard has a core");
+      Check(shard.shard().events_held() == 0, "everything is acknowledged");
+      std::string lines;
+      for (const auto& [slot, line] : wished[{edge.process.get(), i}]) lines += line;
+      const std::string table = shard.shard().DebugDump();
+      Check(table == lines, "the forwarding table is what clients wish for:\n" + lines + "but is\n" + table);
+      char head[64];
+      std::snprintf(head, sizeof head, "edge %016llx shard %u ",
+                    static_cast<unsigned long long>(edge.process->incarnation()), i);
+      const std::string hub = LinesOfShard(shard.link()->core->hub().DebugDump(), head);
+      Check(table == hub, "the forwarding table is what the hub has:\n" + hub + "but is\n" + table);
+    }
+  }
+  Check(shards_in_cores == shards, "each shard is known to one core");
+}
+
+std::string World::TruthOf(const std::string& user_id) const {
+  std::string truth = "offline";
+  for (const auto& client : clients_) {
+    if (client->user_id() != user_id || !client->online()) continue;
+    if (!client->away()) return "online";
+    truth = "away";
+  }
+  return truth;
+}
+
+void World::CheckPresence() {
+  for (size_t i = 0; i < users_; ++i) {
+    const std::string user = "user" + std::to_string(i);
+    const std::string stored(core::StatusName(database_.GetPresence(user).status));
+    Check(stored == TruthOf(user), user + " is " + TruthOf(user) + ", but stored as " + stored);
+  }
+}
+
+// What a client was told last, or could read when it connected, is true. Not when Redis has lost its data: changes that only some cores
+// had heard of are then not in the log any more, and are not told again (presence itself is right: CheckPresence).
+void World::CheckWatchers() {
+  if (hub_options_.scope != core::PresenceScope::kEveryone || faults_->wipes_redis()) return;
+  for (const auto& client : clients_) {
+    for (size_t i = 0; i < users_; ++i) {
+      const std::string user = "user" + std::to_string(i);
+      const std::string believed = client->session()->Believes(user);
+      Check(believed == TruthOf(user),
+            client->session()->Name() + " believes that " + user + " is " + believed + ", but it is " + TruthOf(user));
+    }
+  }
+}
+
+void World::ProbeRooms() {
+  std::map<std::string, uint64_t> numbers;
+  std::set<std::string> typed;
+  for (const auto& client : clients_) client->session()->typing_frames.clear();
+  for (size_t i = 0; i < rooms_; ++i) {
+    const std::string room = "room" + std::to_string(i);
+    BroadcastFrom(*AnyCore(), room);
+    numbers[room] = last_message_;
+    for (const auto& client : clients_) {
+      if (!client->rooms().contains(room) || !typed.insert(room + " " + client->user_id()).second) continue;
+      client->Type(room);
+      break;
+    }
+  }
+  RunFor(kProbe);
+  for (const auto& client : clients_) {
+    const Session& session = *client->session();
+    for (const auto& [room, number] : numbers) {
+      Check(session.messages.contains(number) == client->rooms().contains(room),
+            "a message reaches the members of its room");
+    }
+    for (const std::string& who : typed) {
+      const bool member = client->rooms().contains(who.substr(0, who.find(' ')));
+      const auto count = session.typing_frames.find(who);
+      Check((count == session.typing_frames.end() ? 0 : count->second) == (member ? 1 : 0),
+            "typing reaches each member once");
+    }
+  }
+}
+
+void World::ProbePresence() {
+  std::set<std::string> changed;
+  for (size_t i = 0; i < users_; ++i) {
+    const std::string user = "user" + std::to_string(i);
+    const std::string before = TruthOf(user);
+    for (const auto& client : clients_) {
+      if (client->user_id() == user) client->SetAway(before == "online");
+    }
+    if (TruthOf(user) != before) changed.insert(user);
+  }
+  RunFor(kProbe);
+  CheckPresence();
+  for (const auto& client : clients_) {
+    for (const std::string& user : changed) {
+      if (hub_options_.scope == core::PresenceScope::kRooms && !ShareARoom(*client, user)) continue;
+      const auto seen = client->session()->seen.find(user);
+      Check(seen != client->session()->seen.end() && seen->second == TruthOf(user),
+            client->session()->Name() + " sees that " + user + " is " + TruthOf(user));
+    }
+  }
+}
+
+bool World::ShareARoom(const Client& client, const std::string& user_id) const {
+  return std::any_of(clients_.begin(), clients_.end(), [&](const auto& other) {
+    return other->user_id() == user_id &&
+           std::any_of(other->rooms().begin(), other->rooms().end(),
+                       [&](const std::string& room) { return client.rooms().contains(room); });
+  });
+}
+
+void World::CheckEmpty() {
+  for (const Node<EdgeProcess>& edge : edges_) {
+    for (uint32_t i = 0; i < edge.process->shards(); ++i) {
+      const edge::Shard& shard = edge.process->shard(i).shard();
+      Check(shard.connections() == 0 && shard.rooms() == 0 && shard.events_held() == 0, "a shard is empty again");
+    }
+  }
+  for (const Node<CoreProcess>& core : cores_) {
+    const core::HubSizes sizes = core.process->hub().sizes();
+    const std::pair<const char*, size_t> counts[] = {{"connections", sizes.connections},
+                                                     {"users", sizes.users},
+                                                     {"rooms", sizes.rooms},
+                                                     {"memberships", sizes.memberships},
+                                                     {"writes in flight", sizes.writes_in_flight},
+                                                     {"writes that wait", sizes.writes_waiting},
+                                                     {"publications that wait", sizes.publications_waiting}};
+    for (const auto& [what, count] : counts) {
+      Check(count == 0, std::string("a hub is empty again, but has ") + std::to_string(count) + " " + what);
+    }
+  }
+  CheckPresence();
+}
+
+}  // namespace presence::sim

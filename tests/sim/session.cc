@@ -1,0 +1,87 @@
+#include "tests/sim/session.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "tests/sim/world.h"
+
+namespace presence::sim {
+namespace {
+
+// channel_id or dm_id, whichever is not null.
+std::string RoomOf(World& world, const nlohmann::json& frame) {
+  const nlohmann::json& channel = frame.at("channel_id");
+  const nlohmann::json& dm = frame.at("dm_id");
+  world.Check(channel.is_null() != dm.is_null(), "a frame names one room");
+  const std::string room = channel.is_null() ? dm.get<std::string>() : channel.get<std::string>();
+  world.Check(World::IsDm(room) == channel.is_null(), "a frame names the room as the client did");
+  return room;
+}
+
+}  // namespace
+
+void Session::OnFrame(World& world, std::string_view text, uint64_t attach) {
+  world.TraceFrame(*this, text);
+  if (const std::optional<uint64_t> number = World::NumberIn(text); number.has_value()) {
+    return OnMessage(world, *number, text, attach);
+  }
+  const nlohmann::json frame = nlohmann::json::parse(text);
+  const std::string type = frame.at("type");
+  if (!greeted) {
+    world.Check(type == "pong", "the first frame is a pong");
+    greeted = true;
+  } else if (type == "pong") {
+    world.Check(--pings_unanswered >= 0, "each ping gets one pong");
+  } else if (type == "error") {
+    world.Check(frame.at("code") == 400 && --errors_expected >= 0, "errors come for bad input: " + std::string(text));
+  } else if (type == "subscribed" || type == "unsubscribed") {
+    Room& room = rooms[RoomOf(world, frame)];
+    world.Check(!room.unanswered.empty() && room.unanswered.front() == (type == "subscribed"),
+                "requests for a room are answered in order, once each");
+    room.unanswered.pop_front();
+    room.in = type == "subscribed";
+  } else if (type == "typing") {
+    const std::string room = RoomOf(world, frame);
+    world.Check(rooms[room].in, "typing reaches members only");
+    ++typing_frames[room + " " + frame.at("user_id").get<std::string>()];
+  } else if (type == "presence") {
+    world.Check(frame.size() == 5, "a presence frame has exactly its members");
+    seen[frame.at("user_id")] = frame.at("status");
+  } else {
+    world.Check(false, "a frame of a known type: " + std::string(text));
+  }
+}
+
+void Session::OnMessage(World& world, uint64_t number, std::string_view text, uint64_t attach) {
+  world.Check(greeted, "the first frame is a pong");
+  const World::Message& message = world.message(number);
+  world.Check(rooms[message.room].in, "a message comes between subscribed and unsubscribed");
+  world.Check(text == message.frame, "a message arrives byte for byte");
+  const auto [known, is_new] = messages.emplace(number, attach);
+  world.Check(is_new || known->second != attach, "a message comes once");
+  if (!is_new || message.order == 0 || !world.OrderHolds(message)) return;
+  LastInRoom& last = last_order[message.room];
+  world.Check(last.attach != attach || last.order < message.order, "messages of a room come in the order of the bus");
+  last = {attach, message.order};
+}
+
+std::string Session::Believes(const std::string& user) const {
+  if (const auto found = seen.find(user); found != seen.end()) return found->second;
+  const auto found = at_open.find(user);
+  return found == at_open.end() ? "offline" : found->second;
+}
+
+std::string Session::Name() const {
+  char place[64];
+  std::snprintf(place, sizeof place, " %04x/%u/%u/%u", static_cast<unsigned>(edge->incarnation() & 0xffff), shard, slot,
+                generation);
+  return user_id + place;
+}
+
+bool Session::HasUnanswered() const {
+  if (pings_unanswered > 1 || errors_expected != 0) return true;  // one ping may be on its way
+  return std::any_of(rooms.begin(), rooms.end(), [](const auto& room) { return !room.second.unanswered.empty(); });
+}
+
+}  // namespace presence::sim

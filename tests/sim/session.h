@@ -1,0 +1,69 @@
+// One WebSocket of one simulated client, seen from the client's side: what it asked for, what it got, and whether the one fits the
+// other. Checked at each frame.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "presence/link/v1/link.pb.h"
+#include "tests/sim/scheduler.h"
+
+namespace presence::sim {
+
+class EdgeProcess;
+class World;
+
+struct Session {
+  struct Room {
+    std::deque<bool> unanswered;  // requests in order; true: subscribe
+    bool in = false;              // by the confirmations so far
+  };
+  struct LastInRoom {
+    uint64_t attach = 0;
+    uint64_t order = 0;
+  };
+
+  std::string user_id, username;
+  std::shared_ptr<EdgeProcess> edge;
+  uint32_t shard = 0, slot = 0, generation = 0;
+
+  // The socket, at the edge.
+  bool closing = false;  // the shard has closed it, or knows that it is closed: no frame may come
+  bool freed = false;    // the shard has heard of the end
+  // The client.
+  bool client_open = true;
+  bool vanished = false;  // without a word
+
+  // What the client does arrives in order.
+  struct Said {
+    enum class Kind : uint8_t { kOpen, kText, kEnd };
+    Kind kind = Kind::kText;
+    std::string text;
+  };
+  std::deque<Said> to_edge;
+  SimTime last_arrival{0};
+
+  bool greeted = false;
+  int pings_unanswered = 0, errors_expected = 0;
+  bool away = false;  // as the client has set it
+  std::map<std::string, Room> rooms;
+  std::map<std::string, std::string> at_open;    // user → status when it connected
+  std::map<std::string, std::string> seen;       // user → status in the last presence frame
+  std::map<uint64_t, uint64_t> messages;         // number → attach over which it came
+  std::map<std::string, LastInRoom> last_order;  // by room
+  std::map<std::string, int> typing_frames;      // "room user" → count
+
+  void OnFrame(World& world, std::string_view text, uint64_t attach);
+  bool HasUnanswered() const;
+  std::string Believes(const std::string& user) const;
+  std::string Name() const;  // user, edge/shard/slot/generation
+
+ private:
+  void OnMessage(World& world, uint64_t number, std::string_view text, uint64_t attach);
+};
+
+}  // namespace presence::sim

@@ -1,0 +1,253 @@
+#include "tests/sim/world.h"
+
+#include <charconv>
+#include <cstdio>
+#include <utility>
+
+#include "common/json.h"
+#include "core/client_text.h"
+#include "core/presence_text.h"
+
+namespace presence::sim {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+namespace {
+
+constexpr std::string_view kNumberField = R"("n":)";
+
+void HashInto(uint64_t* hash, std::string_view text) {  // FNV-1a
+  for (const char c : text) *hash = (*hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+}
+
+}  // namespace
+
+World::World(uint64_t seed, bool trace)
+    : random_(seed),
+      trace_(trace),
+      database_([this] { return Clocks().wall + std::chrono::microseconds(++database_microseconds_); }) {
+  // Short, so that a run sees many of them; the relations are those of the real service.
+  shard_options_.heartbeat_interval = seconds(5);
+  store_options_.entry_lifetime = 2 * seconds(5) + seconds(3);
+  constexpr milliseconds kIsolations[] = {milliseconds(0), seconds(10), seconds(30)};
+  shard_options_.isolation_max = kIsolations[random_.Below(3)];
+  // Enough for few clients; in some runs little enough to make presence wait.
+  shard_options_.presence_frames_per_second = random_.OneIn(3) ? 100 : 200'000;
+  hub_options_.scope = random_.OneIn(3) ? core::PresenceScope::kRooms : core::PresenceScope::kEveryone;
+  hub_options_.writes_in_flight_max = random_.OneIn(3) ? 2 : 512;
+  redis_delay_max_ = random_.OneIn(3) ? SimTime(milliseconds(100)) : SimTime(milliseconds(3));
+  network_delay_max_ = random_.OneIn(3) ? SimTime(milliseconds(300)) : SimTime(milliseconds(3));
+  users_ = 1 + random_.Below(8);
+  rooms_ = 1 + random_.Below(6);
+  shards_per_edge_ = 1 + static_cast<uint32_t>(random_.Below(2));
+
+  database_.Subscribe(this);
+  cores_.resize(1 + random_.Below(3));
+  edges_.resize(1 + random_.Below(3));
+  for (size_t i = 0; i < cores_.size(); ++i) StartCore(i);
+  for (size_t i = 0; i < edges_.size(); ++i) StartEdge(i);
+  const size_t clients = 1 + random_.Below(20);
+  for (size_t i = 0; i < clients; ++i) {
+    clients_.push_back(std::make_unique<Client>(*this, "user" + std::to_string(random_.Below(users_))));
+    clients_.back()->Start();
+  }
+  faults_ = std::make_unique<Faults>(*this);
+}
+
+World::~World() {
+  for (Node<CoreProcess>& core : cores_) {
+    if (core.process != nullptr) core.process->Crash();
+  }
+  for (Node<EdgeProcess>& edge : edges_) {
+    if (edge.process != nullptr) edge.process->Crash();
+  }
+  database_.Unsubscribe(this);
+}
+
+void World::Trace(std::string_view text) {
+  HashInto(&trace_hash_, text);
+  if (!trace_) return;
+  std::printf("%10.4f  %.*s\n", static_cast<double>(now().count()) / 1e6, static_cast<int>(text.size()), text.data());
+}
+
+void World::TraceFrame(const Session& session, std::string_view text) {
+  if (!trace_) return HashInto(&trace_hash_, text);
+  Trace("   " + session.Name() + " " + std::string(text));
+}
+
+// ------------------------------------------------------------------------------------------------------------ network
+
+SimTime World::NetworkDelay() {
+  return random_.OneIn(50) ? random_.Between(milliseconds(10), seconds(1))
+                           : random_.Between(SimTime(50), network_delay_max_);
+}
+
+std::shared_ptr<SimLink> World::Connect(const std::shared_ptr<EdgeProcess>& edge, uint32_t shard,
+                                        const std::shared_ptr<CoreProcess>& core) {
+  std::erase_if(links_, [](const auto& link) { return !link->edge_open && !link->core_open; });
+  const auto link = std::make_shared<SimLink>();
+  link->id = core::LinkId(next_link_++);
+  link->edge = edge;
+  link->shard = shard;
+  link->core = core;
+  links_.push_back(link);
+  SendUp(link, {SimLink::Item::Kind::kOpen, ""});
+  return link;
+}
+
+void World::SendUp(const std::shared_ptr<SimLink>& link, SimLink::Item item) {
+  Pass(link, true, std::move(item));
+}
+void World::SendDown(const std::shared_ptr<SimLink>& link, SimLink::Item item) {
+  Pass(link, false, std::move(item));
+}
+
+void World::Pass(const std::shared_ptr<SimLink>& link, bool up, SimLink::Item item) {
+  if (link->cut) return;
+  SimLink::Pipe& pipe = up ? link->to_core : link->to_edge;
+  pipe.items.push_back(std::move(item));
+  pipe.last_arrival = std::max(pipe.last_arrival, now() + NetworkDelay());
+  const std::shared_ptr<Process> receiver = up ? std::shared_ptr<Process>(link->core) : link->edge;
+  scheduler_.AtProcess(pipe.last_arrival, receiver, [link, up] {
+    if (link->cut) return;
+    SimLink::Pipe& arrived = up ? link->to_core : link->to_edge;
+    const SimLink::Item next = std::move(arrived.items.front());
+    arrived.items.pop_front();
+    if (up) {
+      if (next.kind == SimLink::Item::Kind::kOpen) return link->core->OnLinkOpened(link);
+      if (!link->core_open) return;
+      if (next.kind == SimLink::Item::Kind::kEnd) return link->core->OnLinkEnded(link);
+      return link->core->OnLinkFrame(link, next.bytes);
+    }
+    if (!link->edge_open) return;
+    ShardNode& shard = link->edge->shard(link->shard);
+    if (next.kind == SimLink::Item::Kind::kEnd) return shard.OnLinkEnded(link);
+    shard.OnLinkFrame(link, next.bytes);
+  });
+}
+
+std::shared_ptr<CoreProcess> World::AnyCore() {
+  return random_.PickFrom(cores_).process;
+}
+std::shared_ptr<EdgeProcess> World::AnyEdge() {
+  return random_.PickFrom(edges_).process;
+}
+
+std::vector<std::shared_ptr<SimLink>> World::LiveLinks() {
+  std::vector<std::shared_ptr<SimLink>> live;
+  for (const auto& link : links_) {
+    if (link->edge_open && link->core_open && !link->cut) live.push_back(link);
+  }
+  return live;
+}
+
+// ----------------------------------------------------------------------------------------------------------- machines
+
+void World::StartCore(size_t index) {
+  cores_[index].process = std::make_shared<CoreProcess>(*this, random_.Next() | 1, redis_frozen);
+  cores_[index].process->Start();
+}
+
+void World::StartEdge(size_t index) {
+  edges_[index].process = std::make_shared<EdgeProcess>(*this, random_.Next() | 1);
+  edges_[index].process->Start(shards_per_edge_);
+}
+
+void World::CrashCore(size_t index) {
+  const std::shared_ptr<CoreProcess> process = std::exchange(cores_[index].process, nullptr);
+  process->Crash();
+  const bool host_is_gone = random_.OneIn(2);
+  for (const auto& link : links_) {
+    if (link->core != process || !std::exchange(link->core_open, false)) continue;
+    // A process that dies is told by its host, behind what is on its way; a host that dies says nothing.
+    SendDown(link, {SimLink::Item::Kind::kEnd, ""});
+    if (host_is_gone) link->cut = true;
+  }
+}
+
+void World::CrashEdge(size_t index) {
+  const std::shared_ptr<EdgeProcess> process = std::exchange(edges_[index].process, nullptr);
+  process->Crash();
+  const bool host_is_gone = random_.OneIn(2);
+  for (const auto& link : links_) {
+    if (link->edge != process || !std::exchange(link->edge_open, false)) continue;
+    SendUp(link, {SimLink::Item::Kind::kEnd, ""});
+    if (host_is_gone) link->cut = true;
+  }
+  for (const auto& session : sessions_) {
+    if (session->edge != process) continue;
+    session->freed = session->closing = true;
+    scheduler_.After(random_.Between(milliseconds(1), seconds(3)), [session] { session->client_open = false; });
+  }
+  std::erase_if(sessions_, [](const auto& session) { return session->freed; });
+}
+
+// ----------------------------------------------------------------------------------------------------------- messages
+
+World::Message& World::NewMessage(const std::string& room, uint64_t* number) {
+  *number = ++last_message_;
+  Message& message = messages_[*number];
+  message.room = room;
+  message.requested_at = now();
+  return message;
+}
+
+void World::BroadcastFrom(CoreProcess& core, const std::string& room) {
+  uint64_t number = 0;
+  Message& message = NewMessage(room, &number);
+  const std::string data = R"({"n":)" + std::to_string(number) + R"(,"content":"h\u00e4"})";
+  message.frame = R"({"type":"message","data":)" + data + "}";
+  core.Broadcast(++last_request_, room, data);
+}
+
+void World::PublishFromOutside(const std::string& room) {
+  uint64_t number = 0;
+  Message& message = NewMessage(room, &number);
+  message.frame = R"({"type": "message",  "n":)" + std::to_string(number) + R"(, "room_id": ")" + room + "\"}";
+  database_.PublishOutside(core::BusChannel::kMessageBroadcast, message.frame);
+}
+
+void World::PublishNonsense() {
+  constexpr const char* kTexts[] = {"", "{", "[]", "\xff\xfe", R"({"room_id":7})", R"({"type":"presence"})", "null"};
+  const bool messages = random_.OneIn(2);
+  database_.PublishOutside(messages ? core::BusChannel::kMessageBroadcast : core::BusChannel::kPresenceUpdates,
+                           kTexts[random_.Below(std::size(kTexts))]);
+}
+
+std::optional<uint64_t> World::NumberIn(std::string_view text) {
+  const size_t at = text.find(kNumberField);
+  if (at == std::string_view::npos) return std::nullopt;
+  uint64_t number = 0;
+  std::from_chars(text.data() + at + kNumberField.size(), text.data() + text.size(), number);
+  return number;
+}
+
+const World::Message& World::message(uint64_t number) {
+  const auto found = messages_.find(number);
+  Check(found != messages_.end(), "a message that somebody has sent");
+  return found->second;
+}
+
+// Sees everything first and loses nothing.
+void World::OnPublication(std::shared_ptr<const core::Publication> publication) {
+  const bool on_bus = publication->channel == core::BusChannel::kBus;
+  if (on_bus && publication->envelope.has_presence_changed()) {
+    const link::v1::PresenceChanged& changed = publication->envelope.presence_changed();
+    Trace("published: " + changed.user_id() + " " + std::string(core::StatusName(changed.status())));
+    published_[changed.user_id()] = std::string(core::StatusName(changed.status()));
+    return;
+  }
+  std::string_view text;
+  if (on_bus && publication->envelope.has_message()) {
+    text = publication->envelope.message().text();
+  } else if (publication->channel == core::BusChannel::kMessageBroadcast &&
+             !publication->text.starts_with(core::kCopyPrefix)) {
+    text = publication->text;
+  }
+  if (const std::optional<uint64_t> number = NumberIn(text); number.has_value()) {
+    messages_.at(*number).order = ++last_order_;
+  }
+}
+
+}  // namespace presence::sim

@@ -1,0 +1,162 @@
+// The whole service in one thread and in virtual time: cores, edges, one Redis, the network between them, and clients. All that is
+// random comes from one seed; a run is repeated exactly by it.
+//
+// A run is made of rounds: a time of chaos, in which clients act and things fail, then a quiet time that is longer than every bound
+// of the design, then the invariants. In the end everybody leaves, and everything must be as empty as before.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/memory_database.h"
+#include "tests/sim/client.h"
+#include "tests/sim/core_node.h"
+#include "tests/sim/edge_node.h"
+#include "tests/sim/faults.h"
+#include "tests/sim/random.h"
+#include "tests/sim/scheduler.h"
+
+namespace presence::sim {
+
+// An invariant does not hold.
+class Violation : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+class World final : private core::BusSubscriber {
+ public:
+  struct Message {
+    std::string room;
+    std::string frame;  // what members get
+    SimTime requested_at{0};
+    uint64_t order = 0;  // on the bus; 0: it was not published (yet)
+  };
+  template <typename P>
+  struct Node {
+    std::shared_ptr<P> process;  // null: it is down
+  };
+
+  World(uint64_t seed, bool trace);
+  ~World() override;
+
+  // Throws Violation.
+  void Run();
+
+  // --- for everybody in the simulation
+  void Check(bool holds, const std::string& what) {
+    if (!holds) throw Violation(what);
+  }
+  void Trace(std::string_view text);
+  void TraceFrame(const Session& session, std::string_view text);
+  uint64_t trace_hash() const { return trace_hash_; }
+  Scheduler& scheduler() { return scheduler_; }
+  SimTime now() const { return scheduler_.now(); }
+  Now Clocks() const { return scheduler_.Clocks(); }
+  Random& random() { return random_; }
+  SimTime RedisDelay() { return random_.Between(SimTime(100), redis_delay_max_); }
+  SimTime GatherDelay() { return random_.Between(SimTime(0), std::chrono::milliseconds(2)); }
+  SimTime ClientDelay() { return random_.Between(SimTime(100), std::chrono::milliseconds(50)); }
+  core::MemoryDatabase& database() { return database_; }
+  const core::StoreOptions& store_options() const { return store_options_; }
+  const core::HubOptions& hub_options() const { return hub_options_; }
+  const edge::ShardOptions& shard_options() const { return shard_options_; }
+
+  // --- the network
+  std::shared_ptr<SimLink> Connect(const std::shared_ptr<EdgeProcess>& edge, uint32_t shard,
+                                   const std::shared_ptr<CoreProcess>& core);
+  void SendUp(const std::shared_ptr<SimLink>& link, SimLink::Item item);
+  void SendDown(const std::shared_ptr<SimLink>& link, SimLink::Item item);
+  std::shared_ptr<CoreProcess> AnyCore();  // null: the one that was tried is down
+  std::shared_ptr<EdgeProcess> AnyEdge();
+  std::vector<std::shared_ptr<SimLink>> LiveLinks();
+
+  // --- machines
+  std::vector<Node<CoreProcess>>& cores() { return cores_; }
+  std::vector<Node<EdgeProcess>>& edges() { return edges_; }
+  void StartCore(size_t index);
+  void StartEdge(size_t index);
+  void CrashCore(size_t index);
+  void CrashEdge(size_t index);
+  bool redis_frozen = false;
+
+  // --- clients and rooms
+  bool calm() const { return calm_; }  // clients are there and do nothing new
+  bool leaving() const { return leaving_; }
+  void AddSession(std::shared_ptr<Session> session) { sessions_.push_back(std::move(session)); }
+  std::string AnyRoom() { return "room" + std::to_string(random_.Below(rooms_)); }
+  static bool IsDm(std::string_view room) { return (room.back() - '0') % 2 == 1; }
+
+  const std::map<std::string, std::string>& published() const { return published_; }
+
+  // --- messages. Each has a number, which stands in its text.
+  void BroadcastFrom(CoreProcess& core, const std::string& room);
+  void PublishFromOutside(const std::string& room);
+  void PublishNonsense();
+  static std::optional<uint64_t> NumberIn(std::string_view text);
+  const Message& message(uint64_t number);
+  // Between two faults that may change the order of messages: a store that is away, a core that is stalled.
+  void OrderFaultBegins() { ++order_faults_; }
+  void OrderFaultEnds() {
+    --order_faults_;
+    order_fault_ended_ = now();
+  }
+  bool OrderHolds(const Message& message) const {
+    return order_faults_ == 0 && message.requested_at > order_fault_ended_ + std::chrono::seconds(2);
+  }
+
+ private:
+  void OnPublication(std::shared_ptr<const core::Publication> publication) override;
+  void Pass(const std::shared_ptr<SimLink>& link, bool up, SimLink::Item item);
+  SimTime NetworkDelay();
+  Message& NewMessage(const std::string& room, uint64_t* number);
+
+  // invariants.cc
+  void RunFor(SimTime duration) { scheduler_.RunUntil(now() + duration); }
+  void CheckQuiet();
+  void CheckTables();
+  void CheckPresence();
+  void CheckWatchers();
+  void ProbeRooms();
+  void ProbePresence();
+  void CheckEmpty();
+  std::string TruthOf(const std::string& user_id) const;
+  bool ShareARoom(const Client& client, const std::string& user_id) const;
+
+  Scheduler scheduler_;
+  Random random_;
+  const bool trace_;
+  uint64_t trace_hash_ = 0xcbf29ce484222325;
+  int64_t database_microseconds_ = 0;  // added to its clock: no two of its calls happen at the same one
+
+  SimTime redis_delay_max_{0}, network_delay_max_{0};
+  core::StoreOptions store_options_;
+  core::HubOptions hub_options_;
+  edge::ShardOptions shard_options_;
+  size_t users_ = 0, rooms_ = 0;
+  uint32_t shards_per_edge_ = 0;
+
+  core::MemoryDatabase database_;
+  std::vector<Node<CoreProcess>> cores_;
+  std::vector<Node<EdgeProcess>> edges_;
+  std::vector<std::shared_ptr<SimLink>> links_;
+  std::vector<std::shared_ptr<Session>> sessions_;
+  std::vector<std::unique_ptr<Client>> clients_;
+  std::unique_ptr<Faults> faults_;
+  uint64_t next_link_ = 1;
+  bool calm_ = false, leaving_ = false;
+
+  std::map<uint64_t, Message> messages_;
+  uint64_t last_message_ = 0, last_request_ = 0, last_order_ = 0;
+  int order_faults_ = 0;
+  SimTime order_fault_ended_{-10'000'000};
+  std::map<std::string, std::string> published_;  // user → status, as the bus said last
+};
+
+}  // namespace presence::sim
