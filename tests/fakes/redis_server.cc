@@ -51,7 +51,7 @@ RedisValue Convert(const redisReply& reply) {
       value.nil = true;
       break;
     case REDIS_REPLY_ERROR:
-      value.text = "-";
+      value.text.push_back('-');
       [[fallthrough]];
     default:
       if (reply.str != nullptr) value.text.append(reply.str, reply.len);
