@@ -9,7 +9,7 @@ from harness import Client, Stack, get, run, until, until_async
 
 @pytest.fixture(scope="module")
 def stack():
-    with Stack(cores=2, edges=2) as stack:
+    with Stack(cores=2, edges=2, edge_settings={"EDGE_SHARDS": "2"}) as stack:
         yield stack
 
 
