@@ -262,7 +262,7 @@ class Calls {
 };
 
 TEST(StoreDifferential, MemoryAndRedisSayAndKeepTheSame) {
-  if (!RedisServer::Available()) GTEST_SKIP() << "redis-server is not installed";
+  ASSERT_TRUE(RedisServer::Available()) << "redis-server is not installed: scripts/test installs it";
   const char* one = std::getenv("PRESENCE_SEED");
   const uint64_t first = one != nullptr ? std::strtoull(one, nullptr, 10) : 1;
   const uint64_t last = one != nullptr ? first : first + kSeeds - 1;
