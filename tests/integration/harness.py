@@ -219,7 +219,8 @@ def metric(url, name):
 class Stack:
     """Redis, some cores and some edges, all ready."""
 
-    def __init__(self, cores=1, edges=1, redis=True, core_settings=None, edge_settings=None):
+    def __init__(self, cores=1, edges=1, redis=True, core_settings=None, edge_settings=None, pinned=False):
+        self.pinned = pinned  # each edge knows one core of its own, so that what one does crosses Redis
         self.directory = tempfile.TemporaryDirectory(prefix="presence-")
         self.keys = Keys(self.directory.name)
         self.processes = []
@@ -237,9 +238,9 @@ class Stack:
         return process
 
     def add_edge(self, number, settings=None):
-        # With as many cores as edges each edge has a core of its own first, so that what one does crosses Redis.
-        order = self.cores[number % len(self.cores):] + self.cores[:number % len(self.cores)]
-        return self.add(Edge(self.directory.name, f"edge{number}", order, self.keys,
+        # Which core an edge tries first is chance, unless it knows only one.
+        cores = [self.cores[number % len(self.cores)]] if self.pinned else self.cores
+        return self.add(Edge(self.directory.name, f"edge{number}", cores, self.keys,
                              **{"EDGE_SHARDS": "1", **(settings or {})}))
 
     def token(self, user, **claims):

@@ -13,7 +13,7 @@ GRPCURL = shutil.which("grpcurl") or str(ROOT / "build/tools/grpcurl")
 
 @pytest.fixture(scope="module")
 def stack():
-    with Stack(cores=2, edges=2) as stack:
+    with Stack(cores=2, edges=2, pinned=True) as stack:
         yield stack
 
 

@@ -9,7 +9,7 @@ from harness import Client, Stack, get, run, until, until_async
 
 @pytest.fixture(scope="module")
 def stack():
-    with Stack(cores=2, edges=2, edge_settings={"EDGE_SHARDS": "2"}) as stack:
+    with Stack(cores=2, edges=2, pinned=True, edge_settings={"EDGE_SHARDS": "2"}) as stack:
         yield stack
 
 
@@ -175,7 +175,7 @@ def test_what_others_scan_is_a_string_with_the_documented_json(stack):
 
 
 def test_in_rooms_scope_only_those_who_share_a_room_are_told():
-    with Stack(cores=2, edges=2, core_settings={"PRESENCE_SCOPE": "rooms"}) as stack:
+    with Stack(cores=2, edges=2, pinned=True, core_settings={"PRESENCE_SCOPE": "rooms"}) as stack:
         async def story():
             alice = await Client.open(stack.edges[0], stack.token("alice"))
             carol = await Client.open(stack.edges[0], stack.token("carol"))
