@@ -244,7 +244,7 @@ void PresenceLedger::OnStoreUp(Now now, bool lost_state) {
 void PresenceLedger::OnStoreDown() {
   store_up_ = false;
   StopSending();
-  refreshes_.clear();  // they are not answered
+  refreshes_.clear();  // an answer that still comes is ignored
 }
 
 void PresenceLedger::OnTick(Now now) {

@@ -27,7 +27,7 @@ void Declare(Config& c, ConfigReader& reader) {
                  {"ERROR", log::Level::kError}},
                 "the least severe lines to write");
   reader.Integer("EDGE_SHARDS", &c.shards, 0, 256, "threads, each with its own clients; 0: one per hardware thread");
-  reader.Seconds("EDGE_DRAIN_WINDOW", &c.drain_window, {seconds(0), seconds(8)},
+  reader.Seconds("EDGE_DRAIN_WINDOW", &c.drain_window, {seconds(0), seconds(7)},
                  "on SIGTERM the clients are closed spread over this time");
 
   reader.Section("Core");
