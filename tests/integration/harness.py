@@ -38,7 +38,7 @@ def until(condition, seconds=10.0, what=None):
         if value:
             return value
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds} s: {what or condition}")
+            raise AssertionError(f"not within {seconds} s: {what() if callable(what) else what or condition}")
         time.sleep(0.02)
 
 
@@ -49,7 +49,7 @@ async def until_async(condition, seconds=10.0, what=None):
         if value:
             return value
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds} s: {what or condition}")
+            raise AssertionError(f"not within {seconds} s: {what() if callable(what) else what or condition}")
         await asyncio.sleep(0.02)
 
 
