@@ -200,8 +200,8 @@ void Stop() {
   if (Output* stopped = running.exchange(nullptr, std::memory_order_acq_rel)) stopped->Close();
 }
 
-void SetLevel(Level level) {
-  internal::level.store(level, std::memory_order_relaxed);
+Level SetLevel(Level level) {
+  return internal::level.exchange(level, std::memory_order_relaxed);
 }
 
 void Write(Level level, std::string_view text) {

@@ -53,7 +53,8 @@ struct Options {
 void Start(const Options& options);
 void Stop();
 
-void SetLevel(Level level);
+// At any time, by any thread; lines that are being written then may still go by the level before, which is returned.
+Level SetLevel(Level level);
 
 namespace internal {
 extern std::atomic<Level> level;

@@ -4,13 +4,17 @@
 
 #include <string>
 #include <utility>
+#include <vector>
 
-#include "core/api_text.h"
+#include "core/api_request.h"
+#include "core/watch_stream.h"
 
 namespace presence::core {
 namespace {
 
 using google::protobuf::util::TimeUtil;
+
+constexpr int kBatchUsersMax = 500;
 
 void Fill(StoredPresence&& from, v1::Presence& to) {
   static_assert(static_cast<int>(v1::STATUS_ONLINE) == static_cast<int>(link::v1::STATUS_ONLINE) &&
@@ -24,29 +28,19 @@ void Fill(StoredPresence&& from, v1::Presence& to) {
   to.set_version(from.version);
 }
 
-absl::StatusOr<std::string> ReadPayload(const v1::BroadcastRequest& request) {
-  switch (request.payload_case()) {
-    case v1::BroadcastRequest::kData:
-      return StructToJson("data", request.data());
-    case v1::BroadcastRequest::kDataJson:
-      if (absl::Status status = CheckJsonObject("data_json", request.data_json()); !status.ok()) return status;
-      return request.data_json();
-    case v1::BroadcastRequest::PAYLOAD_NOT_SET:
-      break;
-  }
-  return absl::InvalidArgumentError("payload: one of data and data_json must be set");
-}
-
 }  // namespace
 
-grpc::ServerUnaryReactor* ApiService::GetPresence(grpc::CallbackServerContext* context,
-                                                  const v1::GetPresenceRequest* request, v1::Presence* response) {
-  auto* call = new UnaryCall(*context, budget_, metrics_.get_presence);
-  if (absl::Status status = CheckId("user_id", request->user_id()); !status.ok()) return call->Refuse(status);
+grpc::ServerUnaryReactor* ApiService::GetPresence(Context* context, const v1::GetPresenceRequest* request,
+                                                  v1::Presence* response) {
+  UnaryCall* const call = NewCall(context, get_presence_);
+  if (auto why = CheckRole(access_, *context, Role::kRead); !why.ok()) return call->Refuse(why);
+  RequestCheck check;
+  check.Id("user_id", request->user_id());
+  if (!check.ok()) return call->Refuse(check.status());
   if (!call->Admit(request->user_id().size())) return call->RefuseOverBudget();
-  runtime_.WithStore([call, request, response](Store& store) {
-    if (call->GivenUp()) return call->Answer(absl::CancelledError());
-    store.GetPresence(request->user_id(), [call, response](absl::StatusOr<StoredPresence> presence) {
+  runtime_.OnLoop([call, request, response](LoopParts& loop) {
+    if (call->GivenUp()) return call->AnswerGivenUp();
+    loop.store.GetPresence(request->user_id(), [call, response](absl::StatusOr<StoredPresence> presence) {
       if (presence.ok()) Fill(*std::move(presence), *response);
       call->Answer(presence.status());
     });
@@ -54,25 +48,58 @@ grpc::ServerUnaryReactor* ApiService::GetPresence(grpc::CallbackServerContext* c
   return call;
 }
 
-grpc::ServerUnaryReactor* ApiService::ListPresence(grpc::CallbackServerContext* context,
-                                                   const v1::ListPresenceRequest* request,
+grpc::ServerUnaryReactor* ApiService::BatchGetPresence(Context* context, const v1::BatchGetPresenceRequest* request,
+                                                       v1::BatchGetPresenceResponse* response) {
+  UnaryCall* const call = NewCall(context, batch_get_presence_);
+  if (auto why = CheckRole(access_, *context, Role::kRead); !why.ok()) return call->Refuse(why);
+  RequestCheck check;
+  check.Ids("user_ids", request->user_ids(), kBatchUsersMax, RequestCheck::None::kIsWrong);
+  if (!check.ok()) return call->Refuse(check.status());
+  std::vector<std::string> user_ids(request->user_ids().begin(), request->user_ids().end());
+  if (!call->Admit(user_ids.size() * kListedUserBytes)) return call->RefuseOverBudget();
+  runtime_.OnLoop([call, response, user_ids = std::move(user_ids)](LoopParts& loop) {
+    if (call->GivenUp()) return call->AnswerGivenUp();
+    loop.store.GetPresences(user_ids, [call, response](absl::StatusOr<std::vector<StoredPresence>> presences) {
+      if (presences.ok()) {
+        response->mutable_presences()->Reserve(static_cast<int>(presences->size()));
+        for (StoredPresence& presence : *presences) Fill(std::move(presence), *response->add_presences());
+      }
+      call->Answer(presences.status());
+    });
+  });
+  return call;
+}
+
+grpc::ServerUnaryReactor* ApiService::ListPresence(Context* context, const v1::ListPresenceRequest* request,
                                                    v1::ListPresenceResponse* response) {
-  auto* call = new UnaryCall(*context, budget_, metrics_.list_presence);
-  const absl::StatusOr<uint32_t> page_size = ReadPageSize(request->page_size());
-  if (!page_size.ok()) return call->Refuse(page_size.status());
-  absl::StatusOr<std::string> after = ReadPageToken(request->page_token());
-  if (!after.ok()) return call->Refuse(after.status());
-  if (!call->Admit(*page_size * kListedUserBytes)) return call->RefuseOverBudget();
-  runtime_.WithStore([call, response, limit = *page_size, after = *std::move(after)](Store& store) {
-    if (call->GivenUp()) return call->Answer(absl::CancelledError());
-    store.ListPresence(after, limit, [call, response](absl::StatusOr<PresencePage> page) {
+  UnaryCall* const call = NewCall(context, list_presence_);
+  if (auto why = CheckRole(access_, *context, Role::kRead); !why.ok()) return call->Refuse(why);
+  const v1::Status wanted = request->status();
+  RequestCheck check;
+  if (wanted != v1::STATUS_UNSPECIFIED && wanted != v1::STATUS_AWAY && wanted != v1::STATUS_ONLINE) {
+    check.Refuse("status", "must be AWAY, ONLINE or not set");
+  }
+  // A token goes with the filter that it was made under.
+  const PageScope scope{PageKind::kPresence, wanted == v1::STATUS_AWAY     ? "away"
+                                             : wanted == v1::STATUS_ONLINE ? "online"
+                                                                           : ""};
+  const uint32_t limit = check.PageSize(kPresencePages, request->page_size());
+  std::string after = check.IdCursor(scope, request->page_token());
+  if (!check.ok()) return call->Refuse(check.status());
+  if (!call->Admit(limit * kListedUserBytes)) return call->RefuseOverBudget();
+  runtime_.OnLoop([call, response, wanted, scope, limit, after = std::move(after)](LoopParts& loop) {
+    if (call->GivenUp()) return call->AnswerGivenUp();
+    loop.store.ListPresence(after, limit, [call, response, wanted, scope](absl::StatusOr<PresencePage> page) {
       if (page.ok()) {
         CutPage(*page);
         if (page->more && !page->users.empty()) {
-          response->set_next_page_token(MakePageToken(page->users.back().user_id));
+          response->set_next_page_token(MakePageToken(scope, page->users.back().user_id));
         }
         response->mutable_users()->Reserve(static_cast<int>(page->users.size()));
-        for (StoredPresence& user : page->users) Fill(std::move(user), *response->add_users());
+        for (StoredPresence& user : page->users) {
+          if (wanted != v1::STATUS_UNSPECIFIED && static_cast<int>(user.status) != wanted) continue;
+          Fill(std::move(user), *response->add_users());
+        }
       }
       call->Answer(page.status());
     });
@@ -80,16 +107,10 @@ grpc::ServerUnaryReactor* ApiService::ListPresence(grpc::CallbackServerContext* 
   return call;
 }
 
-grpc::ServerUnaryReactor* ApiService::Broadcast(grpc::CallbackServerContext* context,
-                                                const v1::BroadcastRequest* request, v1::BroadcastResponse*) {
-  auto* call = new UnaryCall(*context, budget_, metrics_.broadcast);
-  if (absl::Status status = CheckId("room_id", request->room_id()); !status.ok()) return call->Refuse(status);
-  absl::StatusOr<std::string> payload = ReadPayload(*request);
-  if (!payload.ok()) return call->Refuse(payload.status());
-  if (!call->Admit(payload->size())) return call->RefuseOverBudget();
-  runtime_.Broadcast(request->room_id(), *std::move(payload),
-                     [call](const absl::Status& status) { call->Answer(status); });
-  return call;
+grpc::ServerWriteReactor<v1::WatchPresenceResponse>* ApiService::WatchPresence(
+    Context* context, const v1::WatchPresenceRequest* request) {
+  if (auto why = CheckRole(access_, *context, Role::kRead); !why.ok()) return RefuseWatch(why);
+  return StartWatch(*context, *request, runtime_);
 }
 
 }  // namespace presence::core

@@ -4,29 +4,16 @@
 #include <simdjson.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <optional>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "common/connection_id.h"
+#include "core/json_members.h"
 
 namespace presence::core {
 namespace {
-
-absl::string_view Absl(std::string_view text) {
-  return {text.data(), text.size()};
-}
-
-absl::Status Invalid(std::string_view field, std::string_view what) {
-  return absl::InvalidArgumentError(absl::StrCat(Absl(field), ": ", Absl(what)));
-}
-
-// FNV-1a. Guards against tokens that were cut, edited or made elsewhere; it keeps no secret.
-uint32_t Checksum(std::string_view text) {
-  uint32_t hash = 2166136261u;
-  for (const char c : text) hash = (hash ^ static_cast<uint8_t>(c)) * 16777619u;
-  return hash;
-}
 
 // protobuf would write NaN and the infinities as strings, and leave members without a kind out: better to refuse them
 // than to deliver something else. The depth is bounded by the parser of the request: 100 messages.
@@ -53,62 +40,32 @@ bool SayableInJson(const google::protobuf::Struct& data) {
                      [](const auto& field) { return SayableInJson(field.second); });
 }
 
-constexpr char kTokenVersion = 1;
-constexpr size_t kTokenHeaderBytes = 5;
-
 }  // namespace
 
-absl::Status CheckId(std::string_view field, std::string_view id) {
-  if (id.empty()) return Invalid(field, "must not be empty");
-  if (id.size() > kIdBytesMax) return Invalid(field, "must be at most 2048 bytes long");
-  if (id.find('\0') != std::string_view::npos) return Invalid(field, "must not contain a NUL byte");
-  if (!simdjson::validate_utf8(id.data(), id.size())) return Invalid(field, "must be UTF-8");
+absl::Status CheckText(std::string_view text, size_t bytes_max) {
+  if (text.size() > bytes_max) {
+    return absl::InvalidArgumentError(absl::StrCat("must be at most ", bytes_max, " bytes long"));
+  }
+  if (text.find('\0') != std::string_view::npos) return absl::InvalidArgumentError("must not contain a NUL byte");
+  if (!simdjson::validate_utf8(text.data(), text.size())) return absl::InvalidArgumentError("must be UTF-8");
   return absl::OkStatus();
 }
 
-absl::StatusOr<uint32_t> ReadPageSize(int32_t page_size) {
-  if (page_size == 0) return kPageSizeDefault;
-  if (page_size < 0 || static_cast<uint32_t>(page_size) > kPageSizeMax) {
-    return Invalid("page_size", "must be 1 to 10000, or 0 for 1000");
-  }
-  return static_cast<uint32_t>(page_size);
+absl::Status CheckId(std::string_view id) {
+  if (id.empty()) return absl::InvalidArgumentError("must not be empty");
+  return CheckText(id, kIdBytesMax);
 }
 
-std::string MakePageToken(std::string_view after_user_id) {
-  const uint32_t sum = Checksum(after_user_id);
-  std::string raw{kTokenVersion};
-  for (int shift = 24; shift >= 0; shift -= 8) raw.push_back(static_cast<char>(sum >> shift));
-  raw.append(after_user_id);
-  return absl::WebSafeBase64Escape(raw);
+absl::Status CheckId(std::string_view field, std::string_view id) {
+  const absl::Status status = CheckId(id);
+  if (status.ok()) return status;
+  return absl::Status(status.code(),
+                      absl::StrCat(absl::string_view(field.data(), field.size()), ": ", status.message()));
 }
 
-absl::StatusOr<std::string> ReadPageToken(std::string_view token) {
-  if (token.empty()) return std::string();
-  std::string raw;
-  if (token.size() <= 2 * kIdBytesMax && absl::WebSafeBase64Unescape(Absl(token), &raw) &&
-      raw.size() > kTokenHeaderBytes) {
-    std::string user_id = raw.substr(kTokenHeaderBytes);
-    // Making it again checks version, checksum and spelling in one.
-    if (CheckId("page_token", user_id).ok() && MakePageToken(user_id) == token) return user_id;
-  }
-  return Invalid("page_token", "is not a next_page_token of this service");
-}
-
-void CutPage(PresencePage& page, size_t bytes_max) {
-  constexpr size_t kBytesBesideTexts = 48;  // status, times, version, tags
-  size_t bytes = 0;
-  for (size_t i = 0; i < page.users.size(); ++i) {
-    bytes += page.users[i].user_id.size() + page.users[i].username.size() + kBytesBesideTexts;
-    if (i == 0 || bytes <= bytes_max) continue;
-    page.users.resize(i);
-    page.more = true;
-    return;
-  }
-}
-
-absl::Status CheckJsonObject(std::string_view field, std::string_view text) {
+absl::Status CheckJsonObject(std::string_view text) {
   if (text.size() > kPayloadBytesMax) {
-    return absl::ResourceExhaustedError(absl::StrCat(Absl(field), ": is larger than 1 MiB as JSON text"));
+    return absl::ResourceExhaustedError("must be at most 1 MiB as JSON text");
   }
   // A parser keeps memory for the largest text that it has seen: one for each thread serves the common small ones, a large
   // text gets its own.
@@ -118,18 +75,56 @@ absl::Status CheckJsonObject(std::string_view field, std::string_view text) {
   simdjson::dom::parser& parser = text.size() <= kSmallBytesMax ? small_parser : large_parser.emplace();
   simdjson::dom::element root;
   const simdjson::error_code error = parser.parse(text.data(), text.size()).get(root);
-  if (error != simdjson::SUCCESS) return Invalid(field, "is not valid JSON");
-  if (!root.is_object()) return Invalid(field, "must be a JSON object");
-  return absl::OkStatus();
+  if (error == simdjson::SUCCESS) {
+    return root.is_object() ? absl::OkStatus() : absl::InvalidArgumentError("must be a JSON object");
+  }
+  // It makes values, and so refuses some of what JSON allows: see json_members.h.
+  if (ForEachMember(text, [](std::string_view, std::string_view) {})) return absl::OkStatus();
+  return absl::InvalidArgumentError("must be a valid JSON object");
 }
 
-absl::StatusOr<std::string> StructToJson(std::string_view field, const google::protobuf::Struct& data) {
+absl::StatusOr<std::string> StructToJson(const google::protobuf::Struct& data) {
   std::string text;
   if (!SayableInJson(data) || !google::protobuf::util::MessageToJsonString(data, &text).ok()) {
-    return Invalid(field, "holds a number that is not finite, or a value without a kind: JSON cannot say that");
+    return absl::InvalidArgumentError(
+        "must not hold a number that is not finite, or a value without a kind: JSON cannot say that");
   }
-  if (absl::Status status = CheckJsonObject(field, text); !status.ok()) return status;
+  if (absl::Status status = CheckJsonObject(text); !status.ok()) return status;
   return text;
+}
+
+absl::StatusOr<uint32_t> ReadCloseCode(int32_t code) {
+  constexpr uint32_t kPolicyViolation = 1008;
+  if (code == 0) return kPolicyViolation;
+  const bool allowed =
+      code == 1000 || code == 1001 || code == 1008 || (code >= 1011 && code <= 1013) || (code >= 3000 && code <= 4999);
+  if (!allowed) {
+    return absl::InvalidArgumentError("must be 1000, 1001, 1008, 1011 to 1013 or 3000 to 4999, or 0 for 1008");
+  }
+  return static_cast<uint32_t>(code);
+}
+
+absl::StatusOr<link::v1::ConnectionName> ReadConnectionName(std::string_view text) {
+  constexpr std::string_view kPrefix = "conn-";
+  constexpr size_t kDigits = 16;
+  uint64_t incarnation = 0, connection = 0;
+  if (text.size() == kPrefix.size() + 2 * kDigits + 1) {
+    const char* const first = text.data() + kPrefix.size();
+    std::from_chars(first, first + kDigits, incarnation, 16);
+    std::from_chars(first + kDigits + 1, first + 2 * kDigits + 1, connection, 16);
+  }
+  // Writing it again checks prefix, separator and every digit in one.
+  if (presence::ConnectionName(incarnation, connection) != text) {
+    return absl::InvalidArgumentError("must be a connection_id as ListConnections tells it: conn-...");
+  }
+  link::v1::ConnectionName name;
+  name.set_incarnation(incarnation);
+  name.set_connection(connection);
+  return name;
+}
+
+std::string ConnectionText(const link::v1::ConnectionName& name) {
+  return presence::ConnectionName(name.incarnation(), name.connection());
 }
 
 }  // namespace presence::core

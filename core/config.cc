@@ -5,6 +5,8 @@
 #include <array>
 #include <chrono>
 
+#include "common/network.h"
+
 namespace presence::core {
 namespace {
 
@@ -16,6 +18,54 @@ std::string DefaultCoreName() {
   std::array<char, 256> host{};
   if (gethostname(host.data(), host.size() - 1) != 0) host = {"core"};
   return std::string(host.data()) + ":" + std::to_string(getpid());
+}
+
+// Nothing is open to others by mistake: who listens beyond loopback says who may come.
+void DeclareAccessRules(ConfigReader& reader, Config& c) {
+  const auto beyond_loopback = [](const ListenAddress& listen) { return !IsLoopback(listen.host); };
+  reader.Check(
+      [&c, beyond_loopback] {
+        return c.api_auth != ApiAuth::kAuto || c.effective_api_auth() != ApiAuth::kOpen ||
+               !beyond_loopback(c.api_listen);
+      },
+      "API_LISTEN is not a loopback address, and nothing says who may call: set KEYCLOAK_URL and KEYCLOAK_REALM (or "
+      "JWKS_FILE) for tokens, or API_TLS_CERT, API_TLS_KEY and API_TLS_CLIENT_CA for client certificates, or "
+      "API_AUTH=open to "
+      "let everybody call");
+  reader.Check(
+      [&c, beyond_loopback] {
+        return c.link_auth != LinkAuth::kAuto || c.effective_link_auth() != LinkAuth::kOpen ||
+               !beyond_loopback(c.link_listen);
+      },
+      "LINK_LISTEN is not a loopback address, and nothing says which edges may attach: set LINK_SECRET (the same on "
+      "cores and "
+      "edges), or LINK_TLS_CERT, LINK_TLS_KEY and LINK_TLS_CLIENT_CA for client certificates, or LINK_AUTH=open to let "
+      "everybody attach");
+  reader.Check([&c] { return c.api_auth != ApiAuth::kJwt || c.tokens.given(); },
+               "API_AUTH=jwt needs keys: set KEYCLOAK_URL and KEYCLOAK_REALM, or JWKS_FILE");
+  reader.Check([&c] { return c.api_auth != ApiAuth::kMtls || !c.api_tls.peer_ca.empty(); },
+               "API_AUTH=mtls needs API_TLS_CLIENT_CA");
+  reader.Check(
+      [&c] { return c.api_auth != ApiAuth::kOpen || c.api_tls.peer_ca.empty(); },
+      "API_AUTH=open, but API_TLS_CLIENT_CA asks for certificates: set API_AUTH=mtls, or unset one of the two");
+  reader.Check([&c] { return c.api_tls.certificate.empty() == c.api_tls.key.empty(); },
+               "API_TLS_CERT and API_TLS_KEY belong together: set both or none");
+  reader.Check([&c] { return c.api_tls.peer_ca.empty() || !c.api_tls.certificate.empty(); },
+               "API_TLS_CLIENT_CA needs API_TLS_CERT and API_TLS_KEY: there are no client certificates without TLS");
+  reader.Check([&c] { return c.link_auth != LinkAuth::kSecret || c.has_link_secret(); },
+               "LINK_AUTH=secret needs LINK_SECRET or LINK_SECRET_FILE");
+  reader.Check([&c] { return c.link_auth != LinkAuth::kMtls || !c.link_tls.peer_ca.empty(); },
+               "LINK_AUTH=mtls needs LINK_TLS_CLIENT_CA");
+  reader.Check([&c] { return c.link_auth != LinkAuth::kOpen || (c.link_tls.peer_ca.empty() && !c.has_link_secret()); },
+               "LINK_AUTH=open, but LINK_TLS_CLIENT_CA or LINK_SECRET is set: unset it, or LINK_AUTH");
+  reader.Check([&c] { return c.link_tls.certificate.empty() == c.link_tls.key.empty(); },
+               "LINK_TLS_CERT and LINK_TLS_KEY belong together: set both or none");
+  reader.Check([&c] { return c.link_tls.peer_ca.empty() || !c.link_tls.certificate.empty(); },
+               "LINK_TLS_CLIENT_CA needs LINK_TLS_CERT and LINK_TLS_KEY: there are no client certificates without TLS");
+  reader.Check(
+      [&c] { return !c.grpc_channelz || c.effective_api_auth() != ApiAuth::kJwt; },
+      "GRPC_CHANNELZ=on would show everybody the connections, since channelz cannot ask for a role: unset it, or use "
+      "API_AUTH=mtls (or open, on loopback)");
 }
 
 }  // namespace
@@ -43,7 +93,35 @@ void DeclareSettings(ConfigReader& reader, Config& c) {
   reader.Listen("API_LISTEN", &c.api_listen, "the public gRPC API, health and reflection; port 0: any free one");
   reader.Listen("LINK_LISTEN", &c.link_listen, "the edges attach here; not for the public");
   reader.ListenOrOff("METRICS_LISTEN", &c.metrics_listen, "Prometheus metrics at /metrics");
-  reader.Bool("GRPC_REFLECTION", &c.grpc_reflection, "lets grpcurl and the like ask for the services");
+  reader.Bool("GRPC_REFLECTION", &c.grpc_reflection, "lets grpcurl and the like ask the API listener for its services");
+  reader.Bool("GRPC_CHANNELZ", &c.grpc_channelz,
+              "gRPC's own view of connections and calls, on the API listener; not with API_AUTH=jwt");
+
+  reader.Section("Access to the API");
+  reader.Choice(
+      "API_AUTH", &c.api_auth,
+      {{"auto", ApiAuth::kAuto}, {"jwt", ApiAuth::kJwt}, {"mtls", ApiAuth::kMtls}, {"open", ApiAuth::kOpen}},
+      "who may call: the bearer of a token with the role of the call, a client certificate, or everybody. auto: jwt "
+      "with KEYCLOAK_URL or JWKS_FILE, else mtls with API_TLS_CLIENT_CA, else open, on loopback alone");
+  reader.Text("API_TLS_CERT", &c.api_tls.certificate, "PEM file: the API's certificate and its chain; empty: no TLS");
+  reader.Text("API_TLS_KEY", &c.api_tls.key, "PEM file: its private key, without a passphrase");
+  reader.Text("API_TLS_CLIENT_CA", &c.api_tls.peer_ca,
+              "PEM file: clients must show a certificate that one of these has signed");
+  DeclareTokenSettings(reader, c.tokens);
+
+  reader.Section("Access to the link");
+  reader.Choice(
+      "LINK_AUTH", &c.link_auth,
+      {{"auto", LinkAuth::kAuto}, {"mtls", LinkAuth::kMtls}, {"secret", LinkAuth::kSecret}, {"open", LinkAuth::kOpen}},
+      "which edges may attach: with a client certificate, with the secret, or all. auto: mtls with "
+      "LINK_TLS_CLIENT_CA, else secret with LINK_SECRET, else open, on loopback alone");
+  reader.Secret("LINK_SECRET", &c.link_secret, "the same as on the edges; at least 16 bytes");
+  reader.Text("LINK_SECRET_FILE", &c.link_secret_file, "a file that holds it instead");
+  reader.Text("LINK_TLS_CERT", &c.link_tls.certificate,
+              "PEM file: the link's certificate and its chain; empty: no TLS");
+  reader.Text("LINK_TLS_KEY", &c.link_tls.key, "PEM file: its private key, without a passphrase");
+  reader.Text("LINK_TLS_CLIENT_CA", &c.link_tls.peer_ca,
+              "PEM file: edges must show a certificate that one of these has signed");
 
   reader.Section("Presence");
   reader.Seconds("WS_HEARTBEAT_INTERVAL", &c.heartbeat_interval, {milliseconds(100), seconds(3600)},
@@ -61,6 +139,27 @@ void DeclareSettings(ConfigReader& reader, Config& c) {
                "REDIS_URL must be redis://[[user]:password@]host[:port][/database], unix:///path or memory:");
   reader.Check([&c] { return c.presence_ttl >= 3 * c.heartbeat_interval; },
                "WS_PRESENCE_TTL must be at least 3 x WS_HEARTBEAT_INTERVAL, or live users would be shown offline");
+  DeclareAccessRules(reader, c);
+}
+
+ApiAuth Config::effective_api_auth() const {
+  if (api_auth != ApiAuth::kAuto) return api_auth;
+  if (tokens.given()) return ApiAuth::kJwt;
+  return api_tls.peer_ca.empty() ? ApiAuth::kOpen : ApiAuth::kMtls;
+}
+
+LinkAuth Config::effective_link_auth() const {
+  if (link_auth != LinkAuth::kAuto) return link_auth;
+  if (!link_tls.peer_ca.empty()) return LinkAuth::kMtls;
+  return has_link_secret() ? LinkAuth::kSecret : LinkAuth::kOpen;
+}
+
+VerifierOptions Config::ApiVerifierOptions() const {
+  VerifierOptions options = tokens.PartyOptions();
+  if (!tokens.keycloak_client_id.empty()) options.role_clients = {tokens.keycloak_client_id};
+  // An audience of an API is, in Keycloak, the client that stands for it.
+  for (const std::string& audience : tokens.jwt_audiences) options.role_clients.push_back(audience);
+  return options;
 }
 
 HubOptions Config::MakeHubOptions(uint64_t incarnation) const {

@@ -9,11 +9,18 @@
 #include "common/config.h"
 #include "common/log.h"
 #include "common/time.h"
+#include "common/tls_files.h"
+#include "common/token_settings.h"
 #include "core/hub.h"
 #include "core/redis_connection.h"
 #include "core/store.h"
 
 namespace presence::core {
+
+// Who may call. kJwt: a token of the realm with the role of the call. kMtls: a client certificate. kOpen: everybody.
+enum class ApiAuth : uint8_t { kAuto, kJwt, kMtls, kOpen };
+// kMtls: a client certificate, and the secret where one is set. kSecret: the secret.
+enum class LinkAuth : uint8_t { kAuto, kMtls, kSecret, kOpen };
 
 struct Config {
   std::string service_name = "presence";
@@ -26,6 +33,16 @@ struct Config {
   ListenAddress link_listen{"127.0.0.1", 50052};
   std::optional<ListenAddress> metrics_listen = ListenAddress{"127.0.0.1", 9464};
   bool grpc_reflection = true;
+  bool grpc_channelz = false;
+
+  ApiAuth api_auth = ApiAuth::kAuto;  // after Read: ask effective_api_auth()
+  TlsPaths api_tls;
+  TokenSettings tokens;  // whose tokens the API takes
+
+  LinkAuth link_auth = LinkAuth::kAuto;  // after Read: ask effective_link_auth()
+  TlsPaths link_tls;
+  std::string link_secret;
+  std::string link_secret_file;
 
   Duration heartbeat_interval = std::chrono::seconds(30);
   Duration presence_ttl = std::chrono::seconds(300);
@@ -39,11 +56,19 @@ struct Config {
   // What redis_url says. OK after Read.
   absl::StatusOr<RedisAddress> redis_address() const { return ParseRedisUrl(redis_url); }
 
+  // What kAuto comes to.
+  ApiAuth effective_api_auth() const;
+  LinkAuth effective_link_auth() const;
+  bool has_link_secret() const { return !link_secret.empty() || !link_secret_file.empty(); }
+  // Parties and, as the only client whose roles count beside the realm's, the API's own.
+  VerifierOptions ApiVerifierOptions() const;
+
   HubOptions MakeHubOptions(uint64_t incarnation) const;
   StoreOptions MakeStoreOptions(uint64_t incarnation) const;
 };
 
-// Declares the settings; the fields of `config` hold the defaults and receive the values. `config` must outlive `reader`.
+// Declares the settings; the fields of `config` hold the defaults and receive the values. `config` must outlive
+// `reader`.
 void DeclareSettings(ConfigReader& reader, Config& config);
 
 }  // namespace presence::core

@@ -5,6 +5,18 @@
 #include "common/check.h"
 
 namespace presence::core {
+namespace {
+
+// A connection is in few rooms, at most rooms_per_connection_max (1,000 are 8 KB in a row); looked for when somebody joins or leaves.
+template <typename SomeConnection>
+auto FindMembership(SomeConnection& connection, RoomIndex room) -> decltype(connection.rooms.data()) {
+  for (auto& membership : connection.rooms) {
+    if (membership.room == room) return &membership;
+  }
+  return nullptr;
+}
+
+}  // namespace
 
 ConnectionIndex Shard::InSlot(uint32_t slot) const {
   const uint32_t page = slot / kPage;
@@ -100,7 +112,7 @@ void ConnectionTable::Close(ConnectionIndex index) {
   Connection& connection = connections_[index];
   PRESENCE_CHECK(connection.live, "a connection is closed once");
   Shard& owner = shard(connection.shard);
-  for (const RoomIndex room : connection.rooms) rooms_.RemoveMember(room, owner.index);
+  for (const Membership& membership : connection.rooms) RemoveMember(membership, owner.index);
   connection.rooms.clear();
   connection.rooms.shrink_to_fit();
   owner.SetSlot(ConnectionId::Unpack(connection.id).slot, kNoConnection);
@@ -128,29 +140,62 @@ void ConnectionTable::Forget(ConnectionIndex index) {
 
 bool ConnectionTable::InRoom(ConnectionIndex index, std::string_view room_id) const {
   const auto room = rooms_.Find(room_id);
-  const auto& rooms = connections_[index].rooms;
-  return room && std::find(rooms.begin(), rooms.end(), *room) != rooms.end();
+  return room && FindMembership(connections_[index], *room) != nullptr;
 }
 
 RoomIndex ConnectionTable::Join(ConnectionIndex index, std::string_view room_id) {
   Connection& connection = connections_[index];
-  const RoomIndex room = rooms_.AddMember(room_id, connection.shard);
-  connection.rooms.push_back(room);
-  return room;
+  return connection.rooms.emplace_back(rooms_.AddMember(room_id, connection.shard, index)).room;
 }
 
 bool ConnectionTable::Leave(ConnectionIndex index, std::string_view room_id) {
   const auto room = rooms_.Find(room_id);
   if (!room) return false;
   Connection& connection = connections_[index];
-  const auto found = std::find(connection.rooms.begin(), connection.rooms.end(), *room);
-  if (found == connection.rooms.end()) return false;
+  const Membership* found = FindMembership(connection, *room);
+  if (found == nullptr) return false;
+  const Membership left = *found;
   connection.rooms.erase(found);
-  rooms_.RemoveMember(*room, connection.shard);
+  RemoveMember(left, connection.shard);
   return true;
 }
 
+void ConnectionTable::SetRooms(ConnectionIndex index, const google::protobuf::RepeatedPtrField<std::string>& room_ids) {
+  Connection& connection = connections_[index];
+  size_t wanted = 0;  // so many at the front of `rooms` are as they shall be
+  for (const std::string& room_id : room_ids) {
+    const auto room = rooms_.Find(room_id);
+    const Membership* found = room ? FindMembership(connection, *room) : nullptr;
+    size_t at = connection.rooms.size();
+    if (found != nullptr) {
+      at = static_cast<size_t>(found - connection.rooms.data());
+    } else {
+      Join(index, room_id);
+    }
+    if (at < wanted) continue;  // named twice
+    std::swap(connection.rooms[at], connection.rooms[wanted++]);
+  }
+  while (connection.rooms.size() > wanted) {
+    const Membership left = connection.rooms.back();
+    connection.rooms.pop_back();
+    RemoveMember(left, connection.shard);
+  }
+}
+
+void ConnectionTable::RemoveMember(Membership membership, ShardIndex shard) {
+  const ConnectionIndex moved = rooms_.RemoveMember(membership, shard);
+  if (moved == kNoConnection) return;
+  Membership* theirs = FindMembership(connections_[moved], membership.room);
+  PRESENCE_CHECK(theirs != nullptr, "a member of a room knows that it is one");
+  theirs->position = membership.position;
+}
+
 User* ConnectionTable::FindUser(std::string_view user_id) {
+  const auto found = users_.Find(user_id);
+  return found ? &users_[*found] : nullptr;
+}
+
+const User* ConnectionTable::FindUser(std::string_view user_id) const {
   const auto found = users_.Find(user_id);
   return found ? &users_[*found] : nullptr;
 }

@@ -3,7 +3,7 @@
 // Lives on the hub's thread. A connection is *live* from its declaration or opening until it is closed; its record stays until the
 // store has confirmed that its entry is gone, and a little longer (see PresenceLedger). Invariants:
 //   * a slot of a shard holds at most one live connection;
-//   * a live connection counts as a member in RoomTable exactly for what is in its `rooms`;
+//   * a live connection is a member in RoomTable exactly of what is in its `rooms`, at the position that is said there;
 //   * a user is here exactly while a record refers to it.
 // Does not write to the store and sends no command.
 #pragma once
@@ -29,9 +29,6 @@
 namespace presence::core {
 
 using UserIndex = StrongId<struct UserIndexTag, uint32_t>;
-using ConnectionIndex = StrongId<struct ConnectionIndexTag, uint32_t>;
-
-inline constexpr ConnectionIndex kNoConnection{UINT32_MAX};
 
 struct User {
   std::string id;
@@ -46,11 +43,11 @@ struct User {
 // One connection: what the core knows (first part, kept by ConnectionTable) and how far the store knows it (second part,
 // written by PresenceLedger alone). 104 bytes, since there may be a million.
 struct Connection {
-  uint64_t incarnation = 0;  // of its edge
-  uint64_t id = 0;           // ConnectionId, packed
-  uint64_t attach = 0;       // of its shard, when it was last declared, opened or closed: the fence
-  SteadyTime last_frame;     // of the client
-  absl::InlinedVector<RoomIndex, 4> rooms;
+  uint64_t incarnation = 0;                  // of its edge
+  uint64_t id = 0;                           // ConnectionId, packed
+  uint64_t attach = 0;                       // of its shard, when it was last declared, opened or closed: the fence
+  SteadyTime last_frame;                     // of the client
+  absl::InlinedVector<Membership, 2> rooms;  // in the order of joining
   UserIndex user;
   ShardIndex shard;
   ConnectionIndex next_of_user = kNoConnection, previous_of_user = kNoConnection;
@@ -82,7 +79,9 @@ struct Link;
 struct Shard {
   ShardKey key;
   ShardIndex index;
-  std::string edge;     // a name for operators
+  std::string edge;     // a name for operators, as the next two of the newest Hello
+  std::string version;  // of its program
+  int64_t started_ms = 0;
   uint64_t attach = 0;  // the highest known
   Link* link = nullptr;
   SteadyTime lost_at;  // while there is no link
@@ -113,6 +112,7 @@ class ConnectionTable {
   // REQUIRES: no live connection, no link.
   void DropShard(Shard& shard);
   Shard& shard(ShardIndex index) { return *shards_[index.value()]; }
+  const Shard& shard(ShardIndex index) const { return *shards_[index.value()]; }
   // In the order of their keys.
   const std::map<ShardKey, std::unique_ptr<Shard>>& shards() const { return by_key_; }
 
@@ -130,12 +130,16 @@ class ConnectionTable {
   RoomIndex Join(ConnectionIndex connection, std::string_view room_id);
   // False when it was not in it.
   bool Leave(ConnectionIndex connection, std::string_view room_id);
+  // From now on in these rooms and in no others, in this order; one that is named twice counts once. A room in which it stays does not
+  // change. REQUIRES: live.
+  void SetRooms(ConnectionIndex connection, const google::protobuf::RepeatedPtrField<std::string>& room_ids);
 
   Connection& operator[](ConnectionIndex connection) { return connections_[connection]; }
   const Connection& operator[](ConnectionIndex connection) const { return connections_[connection]; }
   User& user(const Connection& connection) { return users_[connection.user]; }
   const User& user(const Connection& connection) const { return users_[connection.user]; }
   User* FindUser(std::string_view user_id);
+  const User* FindUser(std::string_view user_id) const;
   Slab& records() { return connections_; }
   const Slab& records() const { return connections_; }
   // With a live connection.
@@ -144,6 +148,8 @@ class ConnectionTable {
 
  private:
   ConnectionIndex AddRecord(const Shard& shard, uint64_t id, std::string_view user_id);
+  // Out of the room's list; `membership` is or was in the connection's own.
+  void RemoveMember(Membership membership, ShardIndex shard);
 
   RoomTable& rooms_;
   Slab connections_;

@@ -29,7 +29,8 @@ class CoreMetrics {
   Counter link_bytes_received, link_frames_received;
   Counter link_bytes_sent, link_frames_sent;
   Gauge link_backlog_bytes;     // gathered and not yet written, over all links, at the last tick
-  Gauge broadcasts_unanswered;  // asked for by the API, not yet answered
+  Gauge broadcasts_unanswered;  // messages of the API, to rooms and users, not yet answered
+  Gauge watchers;               // WatchPresence streams
   LatencyHistogram turn{kTurnBoundsSeconds};
 
   void CopyHub(const Hub& hub) ABSL_LOCKS_EXCLUDED(mutex_) {

@@ -1,24 +1,18 @@
 #include "core/core_runtime.h"
 
-#include <algorithm>
 #include <asio.hpp>
-#include <deque>
 #include <future>
 #include <optional>
 #include <string_view>
 #include <thread>
 #include <utility>
-#include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "common/check.h"
 #include "common/log.h"
-#include "core/frame_gatherer.h"
 
 namespace presence::core {
 namespace {
-
-using link::v1::CoreCommand;
 
 // The hub handles some million events a second and a visit brings at most 1 MiB of them: a turn stays within milliseconds.
 constexpr int kHandlersPerTurn = 64;
@@ -35,6 +29,19 @@ absl::Status StoppingError() {
   return absl::UnavailableError("core is stopping");
 }
 
+log::Level ToLogLevel(link::v1::LogLevel level) {
+  switch (level) {
+    case link::v1::LOG_LEVEL_DEBUG:
+      return log::Level::kDebug;
+    case link::v1::LOG_LEVEL_WARNING:
+      return log::Level::kWarning;
+    case link::v1::LOG_LEVEL_ERROR:
+      return log::Level::kError;
+    default:
+      return log::Level::kInfo;
+  }
+}
+
 }  // namespace
 
 class CoreRuntime::Loop final : private StoreListener, private HubOutput {
@@ -42,7 +49,11 @@ class CoreRuntime::Loop final : private StoreListener, private HubOutput {
   Loop(CoreRuntimeOptions options, const StoreFactory& make_store)
       : options_(std::move(options)),
         store_(make_store(io_, *this)),
+        links_(options_.links, hub_, clock_, metrics_),
         hub_(options_.hub, *store_.store, *this),
+        watches_(
+            options_.watches, *store_.store,
+            [this](link::v1::ClusterRequest body, AskDone done) { AskFromLoop(std::move(body), std::move(done)); }),
         ticker_(io_) {}
 
   ~Loop() override { Stop(); }
@@ -69,92 +80,108 @@ class CoreRuntime::Loop final : private StoreListener, private HubOutput {
   }
 
   void OpenLink(std::shared_ptr<LinkStream> stream) {
-    asio::post(io_, [this, stream = std::move(stream)] { Open(stream); });
+    asio::post(io_, [this, stream = std::move(stream)] { links_.Open(stream); });
   }
 
   void VisitLink(std::shared_ptr<LinkStream> stream) {
-    asio::post(io_, [this, stream = std::move(stream)] { Visit(*stream); });
+    asio::post(io_, [this, stream = std::move(stream)] { links_.Visit(*stream); });
   }
 
-  void WithStore(std::function<void(Store&)> read) {
-    asio::post(io_, [this, read = std::move(read)] {
-      Step();
-      read(*store_.store);
+  void OnLoop(std::function<void(LoopParts&)> work) {
+    asio::post(io_, [this, work = std::move(work)] {
+      LoopParts parts{clock_.Read(), *store_.store};
+      work(parts);
     });
   }
 
-  void Broadcast(std::string room_id, std::string data_json, std::function<void(const absl::Status&)> done) {
-    asio::post(
-        io_, [this, room_id = std::move(room_id), data_json = std::move(data_json), done = std::move(done)]() mutable {
-          const uint64_t request = next_request_++;
-          unanswered_.emplace(request, std::move(done));
-          hub_.OnBroadcastRequested(Step(), request, room_id, data_json);
-        });
+  void Send(OutgoingMessage message, MessageDone done) {
+    asio::post(io_, [this, message = std::move(message), done = std::move(done)]() mutable {
+      if (message.given_up && message.given_up()) return done(absl::CancelledError("nobody waits for it"), {});
+      const uint64_t request = ++last_message_;
+      messages_.emplace(request, std::move(done));
+      hub_.OnMessageRequested(clock_.Read(), request,
+                              {.room_id = message.room_id,
+                               .user_id = message.user_id,
+                               .data_json = message.data_json,
+                               .excluded_user_ids = message.excluded_user_ids,
+                               .request_id = message.request_id,
+                               .fingerprint = message.fingerprint});
+    });
   }
 
+  void SetTyping(link::v1::RoomTyping typing, std::function<void(const absl::Status&)> done) {
+    asio::post(io_, [this, typing = std::move(typing), done = std::move(done)] {
+      done(hub_.OnTypingRequested(clock_.Read(), typing));
+    });
+  }
+
+  void Ask(uint64_t request, link::v1::ClusterRequest body, AskDone done) {
+    asio::post(io_, [this, request, body = std::move(body), done = std::move(done)]() mutable {
+      asked_.emplace(request, std::move(done));
+      hub_.OnClusterRequested(clock_.Read(), request, std::move(body));
+    });
+  }
+
+  void GiveUp(uint64_t request) {
+    asio::post(io_, [this, request] {
+      if (asked_.contains(request)) hub_.OnClusterCancelled(clock_.Read(), request);
+    });
+  }
+
+  void OpenTap(uint64_t tap, link::v1::TapOrder target, std::shared_ptr<TapSink> sink) {
+    asio::post(io_, [this, tap, target = std::move(target), sink = std::move(sink)] {
+      if (const absl::Status status = hub_.OnTapOpened(clock_.Read(), tap, target); !status.ok()) {
+        return sink->OnTapRefused(status);
+      }
+      taps_.emplace(tap, sink);
+    });
+  }
+
+  void CloseTap(uint64_t tap) {
+    asio::post(io_, [this, tap] {
+      if (taps_.erase(tap) != 0) hub_.OnTapClosed(clock_.Read(), tap);
+    });
+  }
+
+  Watches& watches() { return watches_; }
   const CoreMetrics& metrics() const { return metrics_; }
 
  private:
-  struct Link {
-    Link(std::shared_ptr<LinkStream> its_stream, size_t frame_bytes_max)
-        : stream(std::move(its_stream)), gathered(frame_bytes_max) {}
-
-    std::shared_ptr<LinkStream> stream;
-    FrameGatherer gathered;
-    bool write_in_flight = false;
-    bool waits_for_flush = false;  // is in to_flush_
-    bool hub_knows = true;         // the hub takes it for open
-    // How it ends, once that is decided: what is gathered goes first, but not after the deadline.
-    std::optional<absl::Status> ending;
-    SteadyTime ending_deadline;
-  };
-
-  // A finished stream that may still be held up by a peer that does not read.
-  struct Lingering {
-    std::shared_ptr<LinkStream> stream;
-    absl::Status why;
-    SteadyTime abort_at;
-  };
-
   // --- turns.
 
   void Run() {
     const auto work = asio::make_work_guard(io_);
     while (!stopped_) {
-      turn_began_.reset();
+      clock_.Forget();
       io_.run_one();
       bool more = true;
       for (int handled = 1; more && handled < kHandlersPerTurn; ++handled) more = io_.poll_one() > 0;
       EndTurn(/*all_handled=*/!more);
-      if (turn_began_) metrics_.turn.Observe(std::chrono::steady_clock::now() - *turn_began_);
+      if (clock_.began()) metrics_.turn.Observe(std::chrono::steady_clock::now() - *clock_.began());
     }
-  }
-
-  // Everything that enters the hub begins here.
-  Now Step() {
-    const Now now = ReadClocks();
-    if (!turn_began_) turn_began_ = now.steady;
-    return now;
   }
 
   void EndTurn(bool all_handled) {
     if (ticks_due_ >= kTicksDueMax || (ticks_due_ > 0 && all_handled)) Tick();
     do {
-      while (store_.run_pending && store_.run_pending()) {
+      // Nothing has happened in an empty turn.
+      if (clock_.began()) {
+        watches_.OnTurnEnd(clock_.Read());
+        hub_.OnTurnEnd(clock_.Read());
       }
-      CompleteCommand();
-    } while (DropLinksOverBound());
-    for (const LinkId id : to_flush_) {
-      Link* link = Find(id);
-      if (link == nullptr) continue;
-      link->waits_for_flush = false;
-      Flush(*link);
-    }
-    to_flush_.clear();
-    if (drained_ && hub_.Idle() && unanswered_.empty() && links_.empty()) {
+    } while (RunStore() || !links_.Complete());
+    links_.Flush();
+    if (drained_ && hub_.Idle() && messages_.empty() && links_.empty()) {
       drained_->set_value();
       drained_.reset();
     }
+  }
+
+  // True: the store had answers to give.
+  bool RunStore() {
+    bool ran = false;
+    while (store_.run_pending && store_.run_pending()) ran = true;
+    return ran;
   }
 
   // --- time.
@@ -170,7 +197,7 @@ class CoreRuntime::Loop final : private StoreListener, private HubOutput {
 
   void Tick() {
     ticks_due_ = 0;
-    const Now now = Step();
+    const Now now = clock_.Read();
     const auto gap = now.steady - std::exchange(last_tick_, now.steady);
     if (gap > kStall) {
       log::Warning("The loop stood still for {} ms",
@@ -178,186 +205,76 @@ class CoreRuntime::Loop final : private StoreListener, private HubOutput {
       ticks_resume_ = now.steady + kAfterStall;
     }
     if (now.steady < ticks_resume_) return;
+    hub_.OnHostState(
+        {.watchers = watches_.watchers(), .link_backlog_bytes = links_.backlog_bytes(), .draining = links_.draining()});
     hub_.OnTick(now);
-    ExpireEndings(now.steady);
-    size_t backlog = 0;
-    for (const auto& [id, link] : links_) backlog += link->gathered.bytes();
-    metrics_.link_backlog_bytes.Set(backlog);
+    watches_.OnTick(now, hub_.caught_up());
+    links_.OnTick(now.steady);
+    metrics_.link_backlog_bytes.Set(links_.backlog_bytes());
     metrics_.links_open.Set(links_.size());
-    metrics_.broadcasts_unanswered.Set(unanswered_.size());
+    metrics_.broadcasts_unanswered.Set(messages_.size());
+    metrics_.watchers.Set(watches_.watchers());
     metrics_.CopyHub(hub_);
   }
 
-  // --- links.
-
-  Link* Find(LinkId id) {
-    const auto it = links_.find(id.value());
-    return it == links_.end() ? nullptr : it->second.get();
-  }
-
-  void Open(const std::shared_ptr<LinkStream>& stream) {
-    if (draining_ || links_.size() >= options_.links_max) {
-      metrics_.links_refused.Add();
-      Finish(stream, draining_ ? StoppingError() : absl::ResourceExhaustedError("too many links"));
-      return;
-    }
-    const LinkId id = stream->id();
-    const bool is_new = links_.emplace(id.value(), std::make_unique<Link>(stream, options_.frame_bytes_max)).second;
-    PRESENCE_CHECK(is_new, "a link id is used once");
-    metrics_.links_opened.Add();
-    hub_.OnLinkOpened(Step(), id);
-  }
-
-  void Visit(LinkStream& stream) {
-    stream.mailbox().Take(visited_);
-    Link* link = Find(stream.id());
-    if (link == nullptr) return;  // finished from here
-    if (visited_.write_done) {
-      link->write_in_flight = false;
-      if (!*visited_.write_done) link->gathered.Clear();  // nobody is there; the end will follow
-      FlushLater(*link);
-    }
-    for (const LinkMailbox::Frame& frame : visited_.frames) {
-      metrics_.link_frames_received.Add();
-      metrics_.link_bytes_received.Add(frame.bytes);
-      const Now now = Step();
-      for (const link::v1::EdgeEvent& event : frame.message->events()) {
-        if (!link->hub_knows) break;
-        hub_.OnLinkEvent(now, stream.id(), event);
-      }
-    }
-    if (visited_.ended) {
-      PeerEnded(*link, *visited_.ended);
-    } else if (visited_.reading_paused) {
-      stream.ResumeReading();
-    }
-  }
-
-  void PeerEnded(Link& link, const absl::Status& why) {
-    const LinkId id = link.stream->id();
-    if (std::exchange(link.hub_knows, false)) hub_.OnLinkClosed(Step(), id);
-    FinishNow(link, link.ending.value_or(why));
-  }
-
-  void FlushLater(Link& link) {
-    if (!std::exchange(link.waits_for_flush, true)) to_flush_.push_back(link.stream->id());
-  }
-
-  // At most one write is in flight; whatever else there is waits for OnWriteDone.
-  void Flush(Link& link) {
-    if (link.write_in_flight) return;
-    if (!link.gathered.empty()) {
-      const std::string_view frame = link.gathered.Front();
-      metrics_.link_frames_sent.Add();
-      metrics_.link_bytes_sent.Add(frame.size());
-      link.write_in_flight = true;
-      link.stream->Write(frame);
-      link.gathered.Pop();
-    } else if (link.ending) {
-      FinishNow(link, absl::Status(*link.ending));
-    }
-  }
-
-  void EndAfterFlush(Link& link, absl::Status why) {
-    link.hub_knows = false;
-    link.ending = std::move(why);
-    link.ending_deadline = Step().steady + options_.finish_max;
-    FlushLater(link);
-  }
-
-  void Finish(const std::shared_ptr<LinkStream>& stream, const absl::Status& why) {
-    stream->Finish(why);
-    lingering_.push_back({stream, why, Step().steady + options_.finish_max});
-  }
-
-  // `link` is gone afterwards, with what was gathered for it.
-  void FinishNow(Link& link, const absl::Status& why) {
-    Finish(link.stream, why);
-    if (command_link_ == &link) command_link_ = nullptr;
-    links_.erase(link.stream->id().value());
-  }
-
-  bool DropLinksOverBound() {
-    if (over_bound_.empty()) return false;
-    for (const LinkId id : std::exchange(over_bound_, {})) {
-      Link* link = Find(id);
-      if (link == nullptr) continue;
-      metrics_.links_dropped_over_bound.Add();
-      log::Warning("Link {} of {} is dropped: more than {} bytes wait for it", id.value(), link->stream->peer(),
-                   options_.link_backlog_bytes_max);
-      if (std::exchange(link->hub_knows, false)) hub_.OnLinkClosed(Step(), id);
-      FinishNow(*link, absl::ResourceExhaustedError("the shard reads too slowly"));
-    }
-    return true;
-  }
-
-  void ExpireEndings(SteadyTime now) {
-    std::vector<LinkId> late;
-    for (const auto& [id, link] : links_) {
-      if (link->ending && now >= link->ending_deadline) late.emplace_back(id);
-    }
-    for (const LinkId id : late) {
-      Link* link = Find(id);
-      FinishNow(*link, absl::Status(*link->ending));
-    }
-    for (; !lingering_.empty() && lingering_.front().abort_at <= now; lingering_.pop_front()) {
-      lingering_.front().stream->Abort(lingering_.front().why);
-    }
-  }
+  // --- the end.
 
   void BeginDrain(std::shared_ptr<std::promise<void>> idle) {
-    draining_ = true;
     hub_.StopJudging();
+    watches_.Shutdown(StoppingError());
     drained_ = std::move(idle);
-    std::vector<LinkId> open;
-    for (const auto& [id, link] : links_) open.emplace_back(id);
-    std::sort(open.begin(), open.end());
-    for (const LinkId id : open) {
-      Link* link = Find(id);
-      if (!link->hub_knows) continue;
-      hub_.OnLinkClosed(Step(), id);
-      EndAfterFlush(*link, StoppingError());
-    }
+    links_.Drain(std::chrono::milliseconds(0), StoppingError());
+  }
+
+  void DrainCore(std::chrono::milliseconds window) override {
+    // Not from inside the hub.
+    asio::post(io_, [this, window] {
+      if (links_.draining()) return;
+      log::Info("An operator drains this core: {} links are sent away over {} ms", links_.size(), window.count());
+      options_.on_draining();
+      links_.Drain(window, absl::UnavailableError("the core is being drained"));
+    });
+  }
+
+  void SetLogLevel(link::v1::LogLevel level) override {
+    log::SetLevel(ToLogLevel(level));
+    log::Info("An operator has set the log level");
   }
 
   // --- HubOutput.
 
-  CoreCommand& AddCommand(LinkId id) override {
-    CompleteCommand();
-    command_link_ = Find(id);
-    // Whatever is still said to a link that has ended or is about to goes nowhere.
-    if (command_link_ != nullptr && (!command_link_->hub_knows || OverBound(*command_link_))) command_link_ = nullptr;
-    return command_;
+  link::v1::CoreCommand& AddCommand(LinkId id) override { return links_.AddCommand(id); }
+  void CloseLink(LinkId id, const absl::Status& why) override { links_.CloseLink(id, why); }
+
+  void AnswerMessage(uint64_t request, const absl::Status& status, const MessageAnswer& answer) override {
+    const auto it = messages_.find(request);
+    PRESENCE_CHECK(it != messages_.end(), "a message is answered once");
+    const MessageDone done = std::move(it->second);
+    messages_.erase(it);
+    done(status, answer);
   }
 
-  // Encodes the command that AddCommand has given out: it has been filled in by now.
-  void CompleteCommand() {
-    if (Link* link = std::exchange(command_link_, nullptr)) {
-      link->gathered.Append(command_);
-      FlushLater(*link);
-      // Dropped at the end of the turn: the hub must not be called from inside.
-      if (OverBound(*link)) over_bound_.push_back(link->stream->id());
-    }
-    ClearForReuse(command_);
+  void AnswerCluster(uint64_t request, const absl::Status& status,
+                     std::vector<link::v1::ClusterReply> replies) override {
+    const auto it = asked_.find(request);
+    PRESENCE_CHECK(it != asked_.end(), "a request is answered once");
+    const AskDone done = std::move(it->second);
+    asked_.erase(it);
+    done(status, std::move(replies));
   }
 
-  bool OverBound(const Link& link) const { return link.gathered.bytes() > options_.link_backlog_bytes_max; }
-
-  void CloseLink(LinkId id, const absl::Status& why) override {
-    CompleteCommand();
-    Link* link = Find(id);
-    if (link == nullptr || link->ending) return;
-    log::Info("Link {} of {} is ended: {}", id.value(), link->stream->peer(), why.ToString());
-    EndAfterFlush(*link, why);
+  // From the turn's end: the watches ask by themselves, with numbers of their own.
+  void AskFromLoop(link::v1::ClusterRequest body, AskDone done) {
+    const uint64_t request = kLoopRequests | ++last_loop_request_;
+    asked_.emplace(request, std::move(done));
+    hub_.OnClusterRequested(clock_.Read(), request, std::move(body));
   }
 
-  void AnswerBroadcast(uint64_t request, const absl::Status& status) override {
-    const auto it = unanswered_.find(request);
-    PRESENCE_CHECK(it != unanswered_.end(), "a broadcast is answered once");
-    const auto done = std::move(it->second);
-    unanswered_.erase(it);
-    done(status);
+  void Tapped(uint64_t tap, const link::v1::TapEvents& events) override {
+    if (const auto it = taps_.find(tap); it != taps_.end()) it->second->OnTapped(events);
   }
+
+  void PresenceChanged(const PresenceChange& change) override { watches_.OnPresenceChanged(clock_.Read(), change); }
 
   void Report(std::string_view text) override { log::Write(log::Level::kError, text); }
 
@@ -368,55 +285,63 @@ class CoreRuntime::Loop final : private StoreListener, private HubOutput {
     metrics_.store_ups.Add();
     const bool first = metrics_.store_ups.Value() == 1;
     log::Info("The store is up{}{}", first ? "" : " again", lost_state && !first ? ", without its former state" : "");
-    hub_.OnStoreUp(Step(), lost_state);
+    hub_.OnStoreUp(clock_.Read(), lost_state);
     options_.on_store_changed(true);
   }
 
   void OnStoreDown(std::string_view why) override {
     metrics_.store_up.Set(0);
     log::Warning("The store is away: {}", Escaped(why));
-    hub_.OnStoreDown(Step());
+    hub_.OnStoreDown(clock_.Read());
     options_.on_store_changed(false);
   }
 
-  void OnWritten(uint64_t id, const WriteResult& result) override { hub_.OnWritten(Step(), id, result); }
-  void OnRefreshed(uint64_t id, absl::Span<const uint32_t> missing) override { hub_.OnRefreshed(Step(), id, missing); }
-  void OnPublished(uint64_t id, bool ok) override { hub_.OnPublished(Step(), id, ok); }
-  void OnChangesRead(uint64_t id, const absl::StatusOr<ChangeLog>& changes) override {
-    hub_.OnChangesRead(Step(), id, changes);
+  void OnWritten(uint64_t id, const WriteResult& result) override { hub_.OnWritten(clock_.Read(), id, result); }
+  void OnRefreshed(uint64_t id, absl::Span<const uint32_t> missing) override {
+    hub_.OnRefreshed(clock_.Read(), id, missing);
   }
-  void OnBus(const link::v1::BusEnvelope& envelope) override { hub_.OnBus(Step(), envelope); }
-  void OnOutsideMessage(std::string_view text) override { hub_.OnOutsideMessage(Step(), text); }
-  void OnOutsidePresence(std::string_view text) override { hub_.OnOutsidePresence(Step(), text); }
+  void OnPublished(uint64_t id, bool ok) override { hub_.OnPublished(clock_.Read(), id, ok); }
+  void OnPublishedOnce(uint64_t id, const OnceResult& result) override {
+    hub_.OnPublishedOnce(clock_.Read(), id, result);
+  }
+  void OnCoresRead(const absl::StatusOr<std::vector<uint64_t>>& cores) override {
+    hub_.OnCoresRead(clock_.Read(), cores);
+  }
+  void OnChangesRead(uint64_t id, const absl::StatusOr<ChangeLog>& changes) override {
+    if ((id & Watches::kReadIds) != 0) return watches_.OnChangesRead(id, changes);
+    hub_.OnChangesRead(clock_.Read(), id, changes);
+  }
+  void OnBus(const link::v1::BusEnvelope& envelope) override { hub_.OnBus(clock_.Read(), envelope); }
+  void OnReplies(const link::v1::ClusterReplies& replies) override { hub_.OnReplies(clock_.Read(), replies); }
+  void OnOutsideMessage(std::string_view text) override { hub_.OnOutsideMessage(clock_.Read(), text); }
+  void OnOutsidePresence(std::string_view text) override { hub_.OnOutsidePresence(clock_.Read(), text); }
+
+  // Of requests that are asked from the loop; NextRequest stays below.
+  static constexpr uint64_t kLoopRequests = uint64_t{1} << 63;
 
   const CoreRuntimeOptions options_;
   CoreMetrics metrics_;
   asio::io_context io_{1};
+  TurnClock clock_;
   HostedStore store_;
+  LoopLinks links_;  // with a reference to hub_, which it does not use before the first link
   Hub hub_;
+  Watches watches_;
   asio::steady_timer ticker_;
   std::thread thread_;
 
   // Everything below is the loop thread's.
   bool stopped_ = false;
-  bool draining_ = false;
   std::shared_ptr<std::promise<void>> drained_;
   int ticks_due_ = 0;  // timer intervals over since the last tick
   SteadyTime last_tick_;
   SteadyTime ticks_resume_;
-  std::optional<SteadyTime> turn_began_;
 
-  absl::flat_hash_map<uint64_t, std::unique_ptr<Link>> links_;
-  std::deque<Lingering> lingering_;  // by abort_at
-  std::vector<LinkId> to_flush_;
-  std::vector<LinkId> over_bound_;
-  LinkMailbox::Contents visited_;  // kept for its frames, which go back to a mailbox
-
-  CoreCommand command_;           // the one that AddCommand has given out
-  Link* command_link_ = nullptr;  // for this link; null: nobody's
-
-  uint64_t next_request_ = 1;
-  absl::flat_hash_map<uint64_t, std::function<void(const absl::Status&)>> unanswered_;
+  uint64_t last_message_ = 0, last_loop_request_ = 0;
+  // Who waits for the hub's answer, by request. Bounded by the hub and by the services' budgets.
+  absl::flat_hash_map<uint64_t, MessageDone> messages_;
+  absl::flat_hash_map<uint64_t, AskDone> asked_;
+  absl::flat_hash_map<uint64_t, std::shared_ptr<TapSink>> taps_;
 };
 
 CoreRuntime::CoreRuntime(CoreRuntimeOptions options, const StoreFactory& make_store)
@@ -438,11 +363,29 @@ void CoreRuntime::OpenLink(std::shared_ptr<LinkStream> stream) {
 void CoreRuntime::VisitLink(std::shared_ptr<LinkStream> stream) {
   loop_->VisitLink(std::move(stream));
 }
-void CoreRuntime::WithStore(std::function<void(Store&)> read) {
-  loop_->WithStore(std::move(read));
+void CoreRuntime::OnLoop(std::function<void(LoopParts&)> work) {
+  loop_->OnLoop(std::move(work));
 }
-void CoreRuntime::Broadcast(std::string room_id, std::string data_json, std::function<void(const absl::Status&)> done) {
-  loop_->Broadcast(std::move(room_id), std::move(data_json), std::move(done));
+void CoreRuntime::Send(OutgoingMessage message, MessageDone done) {
+  loop_->Send(std::move(message), std::move(done));
+}
+void CoreRuntime::SetTyping(link::v1::RoomTyping typing, std::function<void(const absl::Status&)> done) {
+  loop_->SetTyping(std::move(typing), std::move(done));
+}
+void CoreRuntime::Ask(uint64_t request, link::v1::ClusterRequest body, AskDone done) {
+  loop_->Ask(request, std::move(body), std::move(done));
+}
+void CoreRuntime::GiveUp(uint64_t request) {
+  loop_->GiveUp(request);
+}
+void CoreRuntime::OpenTap(uint64_t tap, link::v1::TapOrder target, std::shared_ptr<TapSink> sink) {
+  loop_->OpenTap(tap, std::move(target), std::move(sink));
+}
+void CoreRuntime::CloseTap(uint64_t tap) {
+  loop_->CloseTap(tap);
+}
+Watches& CoreRuntime::watches() {
+  return loop_->watches();
 }
 const CoreMetrics& CoreRuntime::metrics() const {
   return loop_->metrics();

@@ -22,12 +22,16 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "core/core_metrics.h"
 #include "core/hub.h"
 #include "core/link_stream.h"
+#include "core/loop_links.h"
 #include "core/store.h"
+#include "core/watches.h"
+#include "presence/link/v1/link.pb.h"
 
 namespace asio {
 class io_context;
@@ -47,14 +51,38 @@ using StoreFactory = std::function<HostedStore(asio::io_context& io, StoreListen
 struct CoreRuntimeOptions {
   HubOptions hub;
   std::chrono::milliseconds tick{100};
-  size_t frame_bytes_max = 256 * 1024;
-  // What may wait for a slow shard: 64 full frames, about a second of a busy core. Over it the link is dropped.
-  size_t link_backlog_bytes_max = 16 * 1024 * 1024;
-  size_t links_max = 4096;  // as many as there are shard numbers of one edge; a bound, not a plan
-  // How long a stream that is ended may take to pass on what was gathered for it and its status.
-  std::chrono::milliseconds finish_max{1000};
+  LinkLimits links;
+  WatchOptions watches;
   // Called on the loop thread when the store came up or went away.
   std::function<void(bool up)> on_store_changed = [](bool) {};
+  // Called on the loop thread when an operator has begun to drain this core: it is not ready any more.
+  std::function<void()> on_draining = [] {};
+};
+
+// What lives on the loop thread.
+struct LoopParts {
+  Now now;
+  Store& store;
+};
+
+// A message for Send: as MessageRequest, owned.
+struct OutgoingMessage {
+  std::string room_id, user_id;  // exactly one is not empty
+  std::string data_json;         // a valid JSON object
+  std::vector<std::string> excluded_user_ids;
+  std::string request_id, fingerprint;  // both empty: no idempotency key
+  // Asked when its turn comes: true, and it is not sent but answered with CANCELLED. Empty: never.
+  std::function<bool()> given_up{};
+};
+
+using MessageDone = std::function<void(const absl::Status&, const MessageAnswer&)>;
+using AskDone = std::function<void(const absl::Status&, std::vector<link::v1::ClusterReply>)>;
+
+class TapSink {
+ public:
+  virtual ~TapSink() = default;
+  virtual void OnTapped(const link::v1::TapEvents& events) = 0;
+  virtual void OnTapRefused(const absl::Status& why) = 0;
 };
 
 class CoreRuntime final {
@@ -81,10 +109,27 @@ class CoreRuntime final {
   // Its mailbox has something: when a call of the mailbox said so.
   void VisitLink(std::shared_ptr<LinkStream> stream);
 
-  // Runs `read` on the loop thread, with the store.
-  void WithStore(std::function<void(Store&)> read);
-  // `done` is called once, on the loop thread: see Hub::OnBroadcastRequested. `data_json` is a valid JSON object.
-  void Broadcast(std::string room_id, std::string data_json, std::function<void(const absl::Status&)> done);
+  // Runs `work` on the loop thread. References are good for the call alone.
+  void OnLoop(std::function<void(LoopParts&)> work);
+
+  // On the loop thread only: from inside OnLoop's work, or when called back there.
+  Watches& watches();
+
+  // A number for Ask or a tap: never used twice, below 2^63.
+  uint64_t NextRequest() { return next_request_.fetch_add(1, std::memory_order_relaxed); }
+
+  // Each `done` is called once, on the loop thread: see Hub's On...Requested for the errors.
+  void Send(OutgoingMessage message, MessageDone done);
+  void SetTyping(link::v1::RoomTyping typing, std::function<void(const absl::Status&)> done);
+  // Asks all cores. `body` without origin and id.
+  void Ask(uint64_t request, link::v1::ClusterRequest body, AskDone done);
+  // Nobody waits for it any more: answered with CANCELLED at once, if it is not yet. Of an unknown request: nothing.
+  void GiveUp(uint64_t request);
+
+  // What happens to one user or in one room. `sink` gets OnTapped, or OnTapRefused instead, on the loop thread, until CloseTap
+  // was carried out; it is held until then.
+  void OpenTap(uint64_t tap, link::v1::TapOrder target, std::shared_ptr<TapSink> sink);
+  void CloseTap(uint64_t tap);
 
   const CoreMetrics& metrics() const;
 
@@ -92,6 +137,7 @@ class CoreRuntime final {
   class Loop;
 
   std::atomic<uint64_t> next_link_{1};
+  std::atomic<uint64_t> next_request_{1};
   std::unique_ptr<Loop> loop_;
 };
 

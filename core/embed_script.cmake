@@ -1,10 +1,10 @@
-# cmake -D INPUT=presence_transition.lua -D OUTPUT=presence_transition.cc -P embed_script.cmake
+# cmake -D INPUT=name.lua -D CONSTANT=kNameScript -D OUTPUT=name.cc -P embed_script.cmake
 file(READ "${INPUT}" script)
-file(WRITE "${OUTPUT}" "#include \"core/presence_transition.h\"
+file(WRITE "${OUTPUT}" "#include \"core/redis_scripts.h\"
 
 namespace presence::core {
 
-const std::string_view kPresenceTransitionScript = R\"lua(${script})lua\";
+const std::string_view ${CONSTANT} = R\"lua(${script})lua\";
 
 }  // namespace presence::core
 ")

@@ -6,18 +6,70 @@
 
 namespace presence::core {
 
-void Fanout::ToRoom(std::string_view room_id, std::string_view text, Kind kind) {
+uint32_t Fanout::ToRoom(std::string_view room_id, std::string_view text, Kind kind,
+                        const google::protobuf::RepeatedPtrField<std::string>* excluded_user_ids) {
   const auto room = rooms_.Find(room_id);
-  if (!room) return;
+  if (!room) return 0;
+  const bool excludes = excluded_user_ids != nullptr && !excluded_user_ids->empty();
+  if (excludes) FindExcluded(room_id, *excluded_user_ids);
+  uint32_t reached = 0;
   for (const RoomShard& entry : rooms_.shards(*room)) {
     Link* link = connections_.shard(entry.shard).link;
     if (link == nullptr || entry.handle == 0) continue;
+    auto first = excluded_.end(), last = excluded_.end();
+    if (excludes) {
+      first = std::lower_bound(excluded_.begin(), excluded_.end(), Reached<ShardIndex>{entry.shard, 0});
+      last = std::find_if(first, excluded_.end(), [&](const auto& other) { return other.through != entry.shard; });
+    }
+    const auto excluded = static_cast<uint32_t>(last - first);
+    if (excluded == entry.members) continue;
+    reached += entry.members - excluded;
     link::v1::Deliver& deliver = *links_.Command(*link).mutable_deliver();
     deliver.set_handle(entry.handle);
     deliver.mutable_text()->assign(text.data(), text.size());  // set_text would make a string on the way
     if (kind == Kind::kVolatile) deliver.set_volatile_(true);
+    for (; first != last; ++first) deliver.add_excluded_connections(first->connection);
     ++counters_.deliveries;
   }
+  return reached;
+}
+
+void Fanout::FindExcluded(std::string_view room_id, const google::protobuf::RepeatedPtrField<std::string>& user_ids) {
+  excluded_.clear();
+  for (const std::string& user_id : user_ids) {
+    const User* user = connections_.FindUser(user_id);
+    if (user == nullptr) continue;
+    for (ConnectionIndex device = user->first_live; device != kNoConnection;
+         device = connections_[device].next_of_user) {
+      if (connections_.InRoom(device, room_id)) {
+        excluded_.push_back({connections_[device].shard, connections_[device].id});
+      }
+    }
+  }
+  std::sort(excluded_.begin(), excluded_.end());
+  excluded_.erase(std::unique(excluded_.begin(), excluded_.end()), excluded_.end());
+}
+
+uint32_t Fanout::ToUser(std::string_view user_id, std::string_view text) {
+  const User* user = connections_.FindUser(user_id);
+  if (user == nullptr) return 0;
+  devices_.clear();
+  for (ConnectionIndex device = user->first_live; device != kNoConnection; device = connections_[device].next_of_user) {
+    const Link* link = connections_.shard(connections_[device].shard).link;
+    if (link != nullptr) devices_.push_back({link->id, connections_[device].id});
+  }
+  std::sort(devices_.begin(), devices_.end());
+  for (size_t i = 0; i < devices_.size();) {
+    Link* link = links_.Find(devices_[i].through);
+    PRESENCE_CHECK(link != nullptr, "a shard's link is in the table");
+    link::v1::DeliverTo& deliver = *links_.Command(*link).mutable_deliver_to();
+    deliver.mutable_text()->assign(text.data(), text.size());
+    for (; i < devices_.size() && devices_[i].through == link->id; ++i) {
+      deliver.add_connections(devices_[i].connection);
+    }
+    ++counters_.deliveries;
+  }
+  return static_cast<uint32_t>(devices_.size());
 }
 
 link::v1::DeliverPresence& Fanout::AddPresence(Link& link, const PresenceDelivery& delivery) {

@@ -36,7 +36,10 @@ Hub::State::State(HubOptions options, Store& store, HubOutput& output)
       links_(output, counters_),
       ledger_(options_, store, connections_, rooms_, counters_),
       fanout_(links_, connections_, rooms_, counters_),
-      publications_(options_.incarnation, {options_.publications_waiting_max, options_.publication_bytes_max}) {}
+      publications_(options_.incarnation, {options_.publications_waiting_max, options_.publication_bytes_max}),
+      gathers_(options_.incarnation, options_.gathers_max),
+      orders_(options_.orders_max),
+      taps_(options_.core_name, options_.taps_max, options_.tap_events_per_second) {}
 
 void Hub::State::OnTick(Now now) {
   if (ticked_ && now.steady - last_tick_ > kStall) patient_until_ = now.steady + kStall;
@@ -47,7 +50,7 @@ void Hub::State::OnTick(Now now) {
     EndGrace(now);
   }
   while (publications_.Oldest() != nullptr && now.steady - publications_.OldestSince() > options_.loopback_max) {
-    DeliverOverdue(publications_.Oldest()->sequence());
+    DeliverOverdue(now, publications_.Oldest()->sequence());
   }
   ledger_.OnTick(now);
   if (ledger_.store_up()) {
@@ -56,9 +59,16 @@ void Hub::State::OnTick(Now now) {
       sweep_at_ = now.steady + kSweepEvery;
       store_.Sweep(kSweepUsersMax);
     }
+    if (now.steady >= announce_at_) Announce(now);
   }
   ledger_.Send(now);
-  TellMissed();
+  TellMissed(now);
+  taps_.OnTick(now);
+  RenewTaps(now);
+  orders_.OnTick(now.steady);
+  Settle(now);  // what this core could not do in time is an answer, before the others' time is over
+  gathers_.OnTick(now.steady);
+  Settle(now);
   SpeakToLinks(now);
 }
 
@@ -86,10 +96,29 @@ void Hub::State::EndGrace(Now now) {
     Report(now, text);
     for (uint32_t slot = 0; slot < shard->slots_end(); ++slot) {
       const ConnectionIndex index = shard->InSlot(slot);
-      if (index != kNoConnection) CloseConnection(*shard, index, 0);
+      if (index != kNoConnection) CloseConnection(now, *shard, index, 0);
     }
     connections_.DropShard(*shard);
   }
+}
+
+void Hub::State::CloseLink(Now now, Link& link, const absl::Status& why) {
+  output_.CloseLink(link.id, why);
+  DropLink(now, link);
+}
+
+void Hub::State::OnLinkClosed(Now now, LinkId id) {
+  Link* link = links_.Find(id);
+  if (link != nullptr) DropLink(now, *link);
+}
+
+void Hub::State::DropLink(Now now, Link& link) {
+  if (link.shard != nullptr) {
+    link.shard->link = nullptr;
+    link.shard->lost_at = now.steady;
+  }
+  ledger_.LinkGone(link.id);
+  links_.Erase(link.id);
 }
 
 void Hub::State::SpeakToLinks(Now now) {
@@ -129,6 +158,9 @@ void Hub::State::OnStoreUp(Now now, bool lost_state) {
     missed_.since = Watermark();
   }
   ledger_.OnStoreUp(now, lost_state);
+  Announce(now);
+  if (!withdrawn_) Greet();
+  for (auto& [tap, open] : open_taps_) open.renew_at = now.steady;
   ReadMissed();
   ledger_.Send(now);
 }
@@ -143,7 +175,8 @@ void Hub::State::OnStoreDown(Now now) {
   give_up(missed_);
   for (auto& [id, link] : links_) give_up(link.missed);
   read_again_at_ = now.steady;
-  while (publications_.Oldest() != nullptr) DeliverOverdue(publications_.Oldest()->sequence());
+  while (publications_.Oldest() != nullptr) DeliverOverdue(now, publications_.Oldest()->sequence());
+  Settle(now);
 }
 
 void Hub::State::OnWritten(Now now, uint64_t id, const WriteResult& result) {
@@ -183,7 +216,17 @@ HubSizes Hub::State::sizes() const {
   sizes.writes_waiting = ledger_.dirty();
   sizes.publications_waiting = publications_.waiting();
   sizes.refreshes_unanswered = ledger_.refreshes_unanswered();
+  sizes.cores = gathers_.cores().size();
+  sizes.gathers = gathers_.size();
+  sizes.orders = orders_.size();
+  sizes.taps = taps_.size();
   return sizes;
+}
+
+const HubCounters& Hub::State::counters() const {
+  counters_.tap_events = taps_.events();
+  counters_.tap_events_left_out = taps_.events_left_out();
+  return counters_;
 }
 
 std::string Hub::State::DebugDump() const {
@@ -202,7 +245,7 @@ std::string Hub::State::DebugDump() const {
       out.append(text).append(connections_.user(connection).id).append(" ");
       out.append(StatusName(connection.device_status()));
       std::vector<std::string_view> rooms;
-      for (const RoomIndex room : connection.rooms) rooms.push_back(rooms_.id(room));
+      for (const Membership& membership : connection.rooms) rooms.push_back(rooms_.id(membership.room));
       std::sort(rooms.begin(), rooms.end());
       for (const std::string_view room : rooms) out.append(" ").append(room);
       out.push_back('\n');
@@ -242,8 +285,17 @@ void Hub::OnPublished(Now now, uint64_t id, bool ok) {
 void Hub::OnChangesRead(Now now, uint64_t id, const absl::StatusOr<ChangeLog>& log) {
   state_->OnChangesRead(now, id, log);
 }
-void Hub::OnBus(Now /*now*/, const link::v1::BusEnvelope& envelope) {
-  state_->OnBus(envelope);
+void Hub::OnPublishedOnce(Now now, uint64_t id, const OnceResult& result) {
+  state_->OnPublishedOnce(now, id, result);
+}
+void Hub::OnCoresRead(Now now, const absl::StatusOr<std::vector<uint64_t>>& cores) {
+  state_->OnCoresRead(now, cores);
+}
+void Hub::OnBus(Now now, const link::v1::BusEnvelope& envelope) {
+  state_->OnBus(now, envelope);
+}
+void Hub::OnReplies(Now now, const link::v1::ClusterReplies& replies) {
+  state_->OnReplies(now, replies);
 }
 void Hub::OnOutsideMessage(Now now, std::string_view text) {
   state_->OnOutsideMessage(now, text);
@@ -251,8 +303,29 @@ void Hub::OnOutsideMessage(Now now, std::string_view text) {
 void Hub::OnOutsidePresence(Now now, std::string_view text) {
   state_->OnOutsidePresence(now, text);
 }
-void Hub::OnBroadcastRequested(Now now, uint64_t request, std::string_view room_id, std::string_view data_json) {
-  state_->OnBroadcastRequested(now, request, room_id, data_json);
+void Hub::OnMessageRequested(Now now, uint64_t request, const MessageRequest& message) {
+  state_->OnMessageRequested(now, request, message);
+}
+absl::Status Hub::OnTypingRequested(Now now, const link::v1::RoomTyping& typing) {
+  return state_->OnTypingRequested(now, typing);
+}
+void Hub::OnClusterRequested(Now now, uint64_t request, link::v1::ClusterRequest body) {
+  state_->OnClusterRequested(now, request, std::move(body));
+}
+void Hub::OnClusterCancelled(Now now, uint64_t request) {
+  state_->OnClusterCancelled(now, request);
+}
+absl::Status Hub::OnTapOpened(Now now, uint64_t tap, const link::v1::TapOrder& target) {
+  return state_->OnTapOpened(now, tap, target);
+}
+void Hub::OnTapClosed(Now now, uint64_t tap) {
+  state_->OnTapClosed(now, tap);
+}
+void Hub::OnHostState(const HostState& state) {
+  state_->OnHostState(state);
+}
+void Hub::OnTurnEnd(Now now) {
+  state_->OnTurnEnd(now);
 }
 void Hub::OnTick(Now now) {
   state_->OnTick(now);
@@ -262,6 +335,9 @@ void Hub::StopJudging() {
 }
 bool Hub::Idle() const {
   return state_->Idle();
+}
+bool Hub::caught_up() const {
+  return state_->caught_up();
 }
 bool Hub::store_up() const {
   return state_->store_up();

@@ -11,7 +11,8 @@
 //   * everybody with a live connection is online or away in the store, nobody without one is, within the bounds of DESIGN.md;
 //   * every member of a room gets its messages in the order of the bus.
 //
-// Does not do: authentication, JSON from clients (the edge's), reads for REST and gRPC (those go to the Store directly).
+// Does not do: authentication, JSON from clients (the edge's), reads of presence for REST and gRPC (those go to the Store directly),
+// WatchPresence (watches.h, which is told of every change).
 #pragma once
 
 #include <chrono>
@@ -20,8 +21,10 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/ids.h"
 #include "common/time.h"
@@ -35,9 +38,41 @@ using LinkId = StrongId<struct LinkIdTag, uint64_t>;
 
 enum class PresenceScope : uint8_t { kEveryone, kRooms };
 
+// A message of the API, to a room or to a user. Views live for the call.
+struct MessageRequest {
+  std::string_view room_id, user_id;  // exactly one is not empty; valid ids
+  std::string_view data_json;         // the text of a JSON object, valid
+  absl::Span<const std::string> excluded_user_ids{};
+  std::string_view request_id{};   // the idempotency key; empty: none
+  std::string_view fingerprint{};  // of everything above: what a repeat of request_id must equal
+};
+
+struct MessageAnswer {
+  uint32_t reached = 0;  // connections
+  bool count_incomplete = false;
+  bool repeated = false;  // request_id was known: nothing was sent, `reached` is that of the first time
+};
+
+// A change of somebody's presence that this core tells its shards. Views live for the call.
+struct PresenceChange {
+  std::string_view user_id, username;
+  Status status = link::v1::STATUS_UNSPECIFIED;
+  uint64_t version = 0;
+  int64_t changed_ms = 0;
+};
+
+// What the hub does not know itself and GetClusterState shows.
+struct HostState {
+  uint64_t watchers = 0;
+  uint64_t link_backlog_bytes = 0;
+  bool draining = false;
+};
+
 struct HubOptions {
   std::string core_name;
   uint64_t incarnation = 0;  // random, of this process
+  std::string version;       // of the program, for operators
+  int64_t started_ms = 0;    // of the process, since the Unix epoch, for operators
   PresenceScope scope = PresenceScope::kEveryone;
   std::chrono::milliseconds edge_grace{5000};        // EDGE_GRACE
   std::chrono::milliseconds link_silence_max{3000};  // then a link is lost
@@ -49,8 +84,16 @@ struct HubOptions {
   // Events of one link that the store has not confirmed. 16 B each are 2 MiB; a shard of 15,000 clients would have to open and close
   // each of them four times while the store is away. Past it the link ends with RESOURCE_EXHAUSTED: the resync says all at once.
   size_t awaiting_max = 131'072;
-  size_t removals_max = 200'000;            // ends that the store must hear of, some 250 B each; then: the sweep
-  size_t rooms_per_connection_max = 1'000;  // a further join is refused with 429
+  size_t removals_max = 200'000;              // ends that the store must hear of, some 250 B each; then: the sweep
+  size_t rooms_per_connection_max = 1'000;    // a further join is refused with 429
+  std::chrono::milliseconds gather_max{500};  // for the other cores' answers to a message or a query
+  // For the shards' events behind an order: a lost link is back by then. What a shard does not say is not known to be done: of an edge that
+  // is given up, too, since it may come back with its clients.
+  std::chrono::milliseconds order_max{3000};
+  size_t gathers_max = 20'000;           // requests to all cores that are not answered; further ones are refused
+  size_t orders_max = 100'000;           // to connections, not carried out; further ones are refused
+  size_t taps_max = 64;                  // opened here, and as many of each other core
+  size_t tap_events_per_second = 1'000;  // of each tap; what is beyond is counted and left out
 };
 
 // Counted here, read by the runtime for /metrics after a step.
@@ -63,6 +106,10 @@ struct HubCounters {
   uint64_t loopback_duplicates = 0, delivered_locally = 0;
   uint64_t fenced = 0, reasserted = 0, resyncs = 0, links_superseded = 0, links_silent = 0, edges_expired = 0;
   uint64_t joins_refused = 0, broadcasts_refused = 0, late_events = 0, removals_forgotten = 0;
+  uint64_t user_messages_from_bus = 0, requests_repeated = 0;  // request_id known
+  uint64_t cluster_requests = 0, cluster_requests_refused = 0, gathers_incomplete = 0, cluster_replies_late = 0;
+  uint64_t orders = 0, orders_done = 0, orders_expired = 0;
+  uint64_t tap_events = 0, tap_events_left_out = 0;
 };
 
 struct HubSizes {
@@ -70,6 +117,8 @@ struct HubSizes {
   size_t removals = 0;  // connections that are gone, unconfirmed or remembered for 30 s
   size_t writes_in_flight = 0, writes_waiting = 0, publications_waiting = 0;
   size_t refreshes_unanswered = 0;
+  size_t cores = 0;  // that are live, this one included
+  size_t gathers = 0, orders = 0, taps = 0;
 };
 
 class HubOutput {
@@ -80,8 +129,20 @@ class HubOutput {
   virtual link::v1::CoreCommand& AddCommand(LinkId link) = 0;
   // Ends the stream with this status. No further command follows for it; OnLinkClosed is not expected any more.
   virtual void CloseLink(LinkId link, const absl::Status& why) = 0;
-  // Exactly once for each OnBroadcastRequested.
-  virtual void AnswerBroadcast(uint64_t request, const absl::Status& status) = 0;
+  // Exactly once for each OnMessageRequested. `answer` with OK only.
+  virtual void AnswerMessage(uint64_t request, const absl::Status& status, const MessageAnswer& answer) = 0;
+  // Exactly once for each OnClusterRequested, with the answers that have come, in order of the cores' incarnations. OK: all live cores
+  // have answered, each with OK; UNAVAILABLE: not all have, or the store is away (then this core's answer alone is there, if it
+  // needs nobody else); a core's own error, when one has answered with it; RESOURCE_EXHAUSTED.
+  virtual void AnswerCluster(uint64_t request, const absl::Status& status,
+                             std::vector<link::v1::ClusterReply> replies) = 0;
+  // For a tap that was opened here.
+  virtual void Tapped(uint64_t tap, const link::v1::TapEvents& events) = 0;
+  // Every change that the shards are told, once, in their order; of one user, versions only grow.
+  virtual void PresenceChanged(const PresenceChange& change) = 0;
+  // An operator's orders to this process.
+  virtual void DrainCore(std::chrono::milliseconds window) = 0;
+  virtual void SetLogLevel(link::v1::LogLevel level) = 0;
   // An ERROR line for operators, about input: what came in and was dropped, or an edge that has not come back. At most a few a
   // second. `text` is already escaped.
   virtual void Report(std::string_view text) = 0;
@@ -108,13 +169,39 @@ class Hub {
   void OnRefreshed(Now now, uint64_t id, absl::Span<const uint32_t> missing);
   void OnPublished(Now now, uint64_t id, bool ok);
   void OnChangesRead(Now now, uint64_t id, const absl::StatusOr<ChangeLog>& log);
+  void OnPublishedOnce(Now now, uint64_t id, const OnceResult& result);
+  void OnCoresRead(Now now, const absl::StatusOr<std::vector<uint64_t>>& cores);
   void OnBus(Now now, const link::v1::BusEnvelope& envelope);
+  void OnReplies(Now now, const link::v1::ClusterReplies& replies);
   void OnOutsideMessage(Now now, std::string_view text);
   void OnOutsidePresence(Now now, std::string_view text);
 
-  // --- the API. `data_json` is the text of a JSON object, valid (the API has checked). Answered by AnswerBroadcast: OK when the
-  // store has published it; UNAVAILABLE when it could not (then this core's own edges have it); RESOURCE_EXHAUSTED.
-  void OnBroadcastRequested(Now now, uint64_t request, std::string_view room_id, std::string_view data_json);
+  // --- the API. `request` is the caller's number, never used twice.
+
+  // Answered by AnswerMessage: OK when it is published and every live core has counted, or gather_max has passed. UNAVAILABLE: the
+  // store could not publish it; then this core's own edges have it, unless it has a request_id: then nobody has, or all, and the
+  // caller repeats it. ALREADY_EXISTS: request_id was used with another fingerprint. RESOURCE_EXHAUSTED: too many wait.
+  void OnMessageRequested(Now now, uint64_t request, const MessageRequest& message);
+
+  // Volatile. OK, or UNAVAILABLE: the store is away (this core's own edges have it all the same).
+  absl::Status OnTypingRequested(Now now, const link::v1::RoomTyping& typing);
+
+  // Asks all live cores, this one included; `body` without origin and id. Answered by AnswerCluster at the first tick past gather_max, or
+  // past order_max for orders to connections. A core that leaves the registry meanwhile is awaited no longer, but for such orders: its
+  // shards may be at another one that has answered before they came.
+  void OnClusterRequested(Now now, uint64_t request, link::v1::ClusterRequest body);
+  // Nobody waits for it any more: it is answered with CANCELLED, if it is not yet. Orders go on.
+  void OnClusterCancelled(Now now, uint64_t request);
+
+  // Tells of what happens to this user or in this room on all cores, by Tapped, until OnTapClosed. RESOURCE_EXHAUSTED over taps_max.
+  absl::Status OnTapOpened(Now now, uint64_t tap, const link::v1::TapOrder& target);
+  void OnTapClosed(Now now, uint64_t tap);
+
+  // Before each tick, at least once a second.
+  void OnHostState(const HostState& state);
+
+  // At the end of each turn of the loop: what has gathered for other cores goes out.
+  void OnTurnEnd(Now now);
 
   // Every 100 ms or so, after everything that has arrived was handed in. Heartbeats, silent links, grace, sweep, re-asserts.
   void OnTick(Now now);
@@ -126,6 +213,8 @@ class Hub {
   // Nothing that this hub has accepted is still on its way to the store: a core that stops may exit.
   bool Idle() const;
   bool store_up() const;
+  // The bus stands, and every change that this core missed while it did not has been told.
+  bool caught_up() const;
   const HubCounters& counters() const;
   HubSizes sizes() const;
 

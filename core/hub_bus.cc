@@ -1,4 +1,4 @@
-// What comes from other cores and from outside, and what goes to them.
+// What comes by the bus and from outside: presence, the change log, and where the rest goes.
 #include <algorithm>
 #include <cstdio>
 #include <iterator>
@@ -26,110 +26,57 @@ constexpr uint64_t LessOverlap(uint64_t version) {
 
 }  // namespace
 
-// ---------------------------------------------------------------------------------------------- messages and typing
+// ------------------------------------------------------------------------------------------------------------- the bus
 
-void Hub::State::OnBroadcastRequested(Now now, uint64_t request, std::string_view room_id, std::string_view data_json) {
-  if (!ledger_.store_up()) {
-    // Whatever was published before has been delivered when the store went down, so order holds.
-    ++counters_.delivered_locally;
-    fanout_.ToRoom(room_id, MessageFrame(data_json), Fanout::Kind::kMessage);
-    output_.AnswerBroadcast(request, absl::UnavailableError("the store is away: only this core's edges have it"));
-    return;
-  }
-  if (publications_.Full()) {
-    ++counters_.broadcasts_refused;
-    output_.AnswerBroadcast(request, absl::ResourceExhaustedError("too many messages wait for the store"));
-    return;
-  }
-  ++counters_.messages_published;
-  const link::v1::BusEnvelope& envelope =
-      publications_.AddMessage(now.steady, request, room_id, MessageFrame(data_json));
-  store_.Publish(envelope.sequence(), envelope, MessageCopy(options_.incarnation, room_id, data_json));
-}
-
-void Hub::State::OnPublished(Now /*now*/, uint64_t id, bool ok) {
-  const auto request = publications_.TakeRequest(id);
-  if (!request) return;
-  if (ok) {
-    output_.AnswerBroadcast(*request, absl::OkStatus());
-    return;
-  }
-  DeliverOverdue(id);
-  output_.AnswerBroadcast(*request, absl::UnavailableError("the store is away: only this core's edges have it"));
-}
-
-void Hub::State::DeliverOverdue(uint64_t through) {
-  for (const auto* oldest = publications_.Oldest(); oldest != nullptr && oldest->sequence() <= through;
-       oldest = publications_.Oldest()) {
-    ++counters_.delivered_locally;
-    DeliverMessage(oldest->message());
-    publications_.PopOldest();
-  }
-}
-
-void Hub::State::DeliverMessage(const link::v1::RoomMessage& message) {
-  fanout_.ToRoom(message.room_id(), message.text(), Fanout::Kind::kMessage);
-}
-
-void Hub::State::OnBus(const link::v1::BusEnvelope& envelope) {
-  if (envelope.has_presence_changed()) return OnPresenceChanged(envelope.presence_changed());
+void Hub::State::OnBus(Now now, const link::v1::BusEnvelope& envelope) {
   if (envelope.core() == options_.incarnation) {
+    // A request is carried out here when it comes back, however late that is, and never before: it needs no guard against repetition.
+    // A message that is published once has no sequence.
     const uint64_t sequence = envelope.sequence();
-    if (sequence <= publications_.delivered_through()) {
+    if (sequence != 0 && sequence <= publications_.delivered_through() && !envelope.has_request()) {
       ++counters_.loopback_duplicates;
       return;
     }
-    // What was published before this and is not back was lost on the way: the bus keeps order.
-    DeliverOverdue(sequence - 1);
-    if (const auto* oldest = publications_.Oldest(); oldest != nullptr && oldest->sequence() == sequence) {
-      publications_.PopOldest();
-    }
-    publications_.DeliveredThrough(sequence);
+    if (sequence > publications_.delivered_through()) CameBack(now, sequence);
+  } else if (envelope.core() != 0) {
+    gathers_.Heard(envelope.core());
   }
-  if (envelope.has_message()) {
-    ++counters_.messages_from_bus;
-    DeliverMessage(envelope.message());
-  } else if (envelope.has_typing()) {
-    ++counters_.typing_from_bus;
-    fanout_.ToRoom(envelope.typing().room_id(), TypingFrame(envelope.typing()), Fanout::Kind::kVolatile);
+  switch (envelope.body_case()) {
+    case link::v1::BusEnvelope::kPresenceChanged:
+      return OnPresenceChanged(now, envelope.presence_changed());
+    case link::v1::BusEnvelope::kMessage:
+      ++counters_.messages_from_bus;
+      DeliverMessage(now, envelope);
+      break;
+    case link::v1::BusEnvelope::kUserMessage:
+      ++counters_.user_messages_from_bus;
+      DeliverMessage(now, envelope);
+      break;
+    case link::v1::BusEnvelope::kTyping:
+      ++counters_.typing_from_bus;
+      DeliverTyping(now, envelope.typing());
+      break;
+    case link::v1::BusEnvelope::kRequest:
+      OnRequest(now, envelope.request());
+      break;
+    case link::v1::BusEnvelope::BODY_NOT_SET:  // a greeting, or something of a later release
+      break;
   }
+  Settle(now);
 }
 
-absl::Status Hub::State::OnTyping(Link& link, const link::v1::TypingStarted& typing) {
-  if (ConnectionId::Unpack(typing.connection()).shard != link.shard->key.shard) {
-    return absl::InvalidArgumentError("a connection of another shard");
+void Hub::State::CameBack(Now now, uint64_t sequence) {
+  // What was published before this and is not back was lost on the way: the bus keeps order.
+  DeliverOverdue(now, sequence - 1);
+  if (const auto* oldest = publications_.Oldest(); oldest != nullptr && oldest->sequence() == sequence) {
+    publications_.PopOldest();
   }
-  if (!IsValidId(typing.room_id())) return absl::InvalidArgumentError("an id out of bounds");
-  if (typing.kind() != link::v1::ROOM_KIND_CHANNEL && typing.kind() != link::v1::ROOM_KIND_DM) {
-    return absl::InvalidArgumentError("a room of no kind");
-  }
-  const ConnectionIndex index = link.shard->Find(typing.connection(), connections_.records());
-  if (index == kNoConnection) {
-    ++counters_.late_events;
-    return absl::OkStatus();
-  }
-  if (ledger_.store_up() && publications_.FullForVolatile()) return absl::OkStatus();
-  const User& user = connections_.user(connections_[index]);
-  link::v1::RoomTyping body;
-  body.set_room_id(typing.room_id());
-  body.set_kind(typing.kind());
-  body.set_user_id(user.id);
-  body.set_username(user.username);
-  if (!ledger_.store_up()) {
-    ++counters_.delivered_locally;
-    fanout_.ToRoom(body.room_id(), TypingFrame(body), Fanout::Kind::kVolatile);
-    return absl::OkStatus();
-  }
-  store_.SetTyping(body.room_id(), body.user_id(), body.username());
-  link::v1::BusEnvelope envelope = publications_.NewVolatile();
-  *envelope.mutable_typing() = std::move(body);
-  store_.Publish(envelope.sequence(), envelope, {});
-  return absl::OkStatus();
+  publications_.DeliveredThrough(sequence);
 }
 
 // ---------------------------------------------------------------------------------------------------------- presence
 
-void Hub::State::OnPresenceChanged(const link::v1::PresenceChanged& changed) {
+void Hub::State::OnPresenceChanged(Now now, const link::v1::PresenceChanged& changed) {
   const uint64_t last = recent_.VersionOf(changed.user_id());
   // The same version again is either a duplicate or, with rooms in the entries, a mere join.
   const bool is_join = options_.scope == PresenceScope::kRooms && changed.version() == last;
@@ -140,12 +87,13 @@ void Hub::State::OnPresenceChanged(const link::v1::PresenceChanged& changed) {
   change_.version = changed.version();
   change_.changed_ms = changed.changed_ms();
   change_.room_ids.assign(changed.room_ids().begin(), changed.room_ids().end());
-  DeliverChange(change_, nullptr);
+  DeliverChange(now, change_, nullptr);
 }
 
-void Hub::State::DeliverChange(const Change& change, Link* only) {
+void Hub::State::DeliverChange(Now now, const Change& change, Link* only) {
   if (only == nullptr) {
     ++counters_.presence_changes;
+    if (change.version > recent_.VersionOf(change.user_id)) TellOutput(now, change);  // else a mere join
     recent_.Delivered(change.user_id, change.version);
     if (User* user = connections_.FindUser(change.user_id); user != nullptr && change.version >= user->known_version) {
       user->known_version = change.version;
@@ -165,6 +113,13 @@ void Hub::State::DeliverChange(const Change& change, Link* only) {
     fanout_.ToEveryone(*only, delivery);
   } else {
     fanout_.ToEveryone(delivery);
+  }
+}
+
+void Hub::State::TellOutput(Now now, const Change& change) {
+  output_.PresenceChanged({change.user_id, change.username, change.status, change.version, change.changed_ms});
+  if (taps_.any()) {
+    Saw(now, link::v1::TAP_KIND_PRESENCE, change.user_id, {}, StatusName(change.status));
   }
 }
 
@@ -218,7 +173,7 @@ void Hub::State::OnChangesRead(Now now, uint64_t id, const absl::StatusOr<Change
   std::copy_if(log->changes.begin(), log->changes.end(), std::back_inserter(changes),
                [&](const StoredChange& stored) { return IsMissed(stored, reader); });
   missed->Found(std::move(changes));
-  TellPage(*missed, reader);
+  TellPage(now, *missed, reader);
 }
 
 bool Hub::State::IsMissed(const StoredChange& stored, const Link* reader) const {
@@ -235,16 +190,16 @@ bool Hub::State::IsMissed(const StoredChange& stored, const Link* reader) const 
   return options_.scope == PresenceScope::kRooms || version != delivered || delivered <= reader->heard_from;
 }
 
-void Hub::State::TellMissed() {
+void Hub::State::TellMissed(Now now) {
   missed_.told = 0;
   for (auto& [id, link] : links_) link.missed.told = 0;
-  if (missed_.HasMore()) TellPage(missed_, nullptr);
+  if (missed_.HasMore()) TellPage(now, missed_, nullptr);
   for (auto& [id, link] : links_) {
-    if (link.missed.HasMore()) TellPage(link.missed, &link);
+    if (link.missed.HasMore()) TellPage(now, link.missed, &link);
   }
 }
 
-void Hub::State::TellPage(MissedChanges& missed, Link* reader) {
+void Hub::State::TellPage(Now now, MissedChanges& missed, Link* reader) {
   while (missed.told + (reader == nullptr ? 0 : missed_.told) < kToldPerTickMax) {
     const StoredChange* stored = missed.Take();
     if (stored == nullptr) break;
@@ -254,7 +209,7 @@ void Hub::State::TellPage(MissedChanges& missed, Link* reader) {
     change_.version = stored->presence.version;
     change_.changed_ms = stored->changed_ms;
     change_.room_ids.assign(stored->room_ids.begin(), stored->room_ids.end());
-    DeliverChange(change_, reader);
+    DeliverChange(now, change_, reader);
   }
   if (missed.HasMore()) return;
   missed.Forget();
@@ -269,6 +224,7 @@ void Hub::State::OnOutsideMessage(Now now, std::string_view text) {
   if (!room_id.ok()) return DroppedOutside(now, "message:broadcast", room_id.status());
   ++counters_.messages_from_outside;
   fanout_.ToRoom(*room_id, text, Fanout::Kind::kMessage);
+  if (taps_.any()) Saw(now, link::v1::TAP_KIND_MESSAGE, {}, *room_id, text);
 }
 
 void Hub::State::OnOutsidePresence(Now now, std::string_view text) {
@@ -284,8 +240,7 @@ void Hub::State::OnOutsidePresence(Now now, std::string_view text) {
   const User* user = connections_.FindUser(presence->user_id);
   for (ConnectionIndex device = user == nullptr ? kNoConnection : user->first_live; device != kNoConnection;
        device = connections_[device].next_of_user) {
-    const auto& rooms = connections_[device].rooms;
-    found_rooms_.insert(found_rooms_.end(), rooms.begin(), rooms.end());
+    for (const Membership& membership : connections_[device].rooms) found_rooms_.push_back(membership.room);
   }
   fanout_.ToRooms(found_rooms_, delivery, nullptr);
 }

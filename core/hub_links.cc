@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "core/hub_state.h"
+#include "core/presence_text.h"
 
 namespace presence::core {
 namespace {
@@ -67,6 +68,7 @@ void Hub::State::OnLinkEvent(Now now, LinkId id, const EdgeEvent& event) {
   }
   if (!status.ok()) CloseLink(now, *link, status);
   ledger_.Send(now);
+  if (orders_.HasFinished()) Settle(now);
 }
 
 absl::Status Hub::State::OnEvent(Now now, Link& link, const EdgeEvent& event) {
@@ -82,19 +84,19 @@ absl::Status Hub::State::OnEvent(Now now, Link& link, const EdgeEvent& event) {
     case EdgeEvent::kConnectionDeclared:
       return OnDeclared(now, link, event.connection_declared());
     case EdgeEvent::kResyncDone:
-      return OnResyncDone(link);
+      return OnResyncDone(now, link);
     case EdgeEvent::kConnectionOpened:
       return OnOpened(now, link, sequence, event.connection_opened());
     case EdgeEvent::kConnectionClosed:
-      return OnClosed(link, sequence, event.connection_closed());
+      return OnClosed(now, link, sequence, event.connection_closed());
     case EdgeEvent::kRoomJoined:
-      return OnJoined(link, sequence, event.room_joined());
+      return OnJoined(now, link, sequence, event.room_joined());
     case EdgeEvent::kRoomLeft:
-      return OnLeft(link, sequence, event.room_left());
+      return OnLeft(now, link, sequence, event.room_left());
     case EdgeEvent::kStatusChanged:
-      return OnStatusChanged(link, sequence, event.status_changed());
+      return OnStatusChanged(now, link, sequence, event.status_changed());
     case EdgeEvent::kTypingStarted:
-      return OnTyping(link, event.typing_started());
+      return OnTyping(now, link, event.typing_started());
     case EdgeEvent::kActivityReported:
       return OnActivity(now, link, event.activity_reported());
     case EdgeEvent::kHeartbeat:
@@ -125,6 +127,8 @@ absl::Status Hub::State::OnHello(Now now, Link& link, const link::v1::Hello& hel
     CloseLink(now, *shard->link, absl::FailedPreconditionError("superseded by a higher attach of this shard"));
   }
   shard->edge = hello.edge();
+  shard->version = hello.version();
+  shard->started_ms = hello.started_ms();
   shard->attach = hello.attach();
   shard->link = &link;
   rooms_.ForgetHandles(shard->index);
@@ -155,41 +159,52 @@ absl::Status Hub::State::OnDeclared(Now now, Link& link, const link::v1::Connect
   ConnectionIndex index = shard.InSlot(ConnectionId::Unpack(declared.connection()).slot);
   if (index != kNoConnection && (connections_[index].id != declared.connection() ||
                                  connections_.user(connections_[index]).id != declared.user_id())) {
-    CloseConnection(shard, index, 0);
+    CloseConnection(now, shard, index, 0);
     index = kNoConnection;
   }
   if (index == kNoConnection) {
     index = connections_.Open(shard, declared.connection(), declared.user_id(), declared.username());
+    if (taps_.any()) SawConnection(now, link::v1::TAP_KIND_CONNECTED, connections_[index]);
   }
   Connection& connection = connections_[index];
   connections_.user(connection).username = declared.username();
   connection.attach = shard.attach;
   connection.status = static_cast<uint8_t>(declared.status());
   connection.last_frame = now.steady - std::chrono::milliseconds(declared.silent_ms());
-  Rebind(link, index, declared.room_ids());
+  Rebind(now, link, index, declared.room_ids());
+  RepeatOrders(link, index);
   ledger_.Changed(index, 0);  // even if only the attach is new: the fence moves up
   return absl::OkStatus();
 }
 
-void Hub::State::Rebind(Link& link, ConnectionIndex index,
+void Hub::State::Rebind(Now now, Link& link, ConnectionIndex index,
                         const google::protobuf::RepeatedPtrField<std::string>& room_ids) {
-  const auto before = connections_[index].rooms;
-  connections_[index].rooms.clear();
-  for (const std::string& room_id : room_ids) {
-    if (!connections_.InRoom(index, room_id)) Bind(link, index, connections_.Join(index, room_id), 0);
+  if (taps_.any()) {
+    const Connection& connection = connections_[index];
+    for (const Membership& membership : connection.rooms) {
+      const std::string& room_id = rooms_.id(membership.room);
+      if (std::find(room_ids.begin(), room_ids.end(), room_id) == room_ids.end()) {
+        SawConnection(now, link::v1::TAP_KIND_UNSUBSCRIBED, connection, room_id);
+      }
+    }
+    for (const std::string& room_id : room_ids) {
+      if (!connections_.InRoom(index, room_id)) {
+        SawConnection(now, link::v1::TAP_KIND_SUBSCRIBED, connection, room_id);
+      }
+    }
   }
-  // Left behind last, so that a room that stays is not made anew.
-  for (const RoomIndex room : before) rooms_.RemoveMember(room, link.shard->index);
+  connections_.SetRooms(index, room_ids);
+  for (const Membership& membership : connections_[index].rooms) Bind(link, index, membership.room, 0);
 }
 
-absl::Status Hub::State::OnResyncDone(Link& link) {
+absl::Status Hub::State::OnResyncDone(Now now, Link& link) {
   if (link.phase != Link::Phase::kResync) return Broken("ResyncDone twice");
   link.phase = Link::Phase::kLive;
   ++counters_.resyncs;
   Shard& shard = *link.shard;
   for (uint32_t slot = 0; slot < shard.slots_end(); ++slot) {
     const ConnectionIndex index = shard.InSlot(slot);
-    if (index != kNoConnection && connections_[index].attach != shard.attach) CloseConnection(shard, index, 0);
+    if (index != kNoConnection && connections_[index].attach != shard.attach) CloseConnection(now, shard, index, 0);
   }
   if (shard.connections != 0)
     link.missed.since = link.watermark;  // else there is nobody who could have missed anything
@@ -212,22 +227,23 @@ absl::Status Hub::State::OnOpened(Now now, Link& link, uint64_t sequence, const 
       ++counters_.late_events;
       return absl::OkStatus();
     }
-    CloseConnection(shard, owner, 0);  // its end was not told: the slot has a new owner
+    CloseConnection(now, shard, owner, 0);  // its end was not told: the slot has a new owner
   }
   const ConnectionIndex index = connections_.Open(shard, opened.connection(), opened.user_id(), opened.username());
   connections_[index].last_frame = now.steady;
+  if (taps_.any()) SawConnection(now, link::v1::TAP_KIND_CONNECTED, connections_[index]);
   ledger_.Changed(index, sequence);
   AwaitConfirmation(link, connections_.records().RefTo(index), sequence);
   return absl::OkStatus();
 }
 
-absl::Status Hub::State::OnClosed(Link& link, uint64_t sequence, const link::v1::ConnectionClosed& closed) {
+absl::Status Hub::State::OnClosed(Now now, Link& link, uint64_t sequence, const link::v1::ConnectionClosed& closed) {
   if (!IsOfShard(link, closed.connection())) return Broken("a connection of another shard");
   if (!IsValidId(closed.user_id())) return Broken("an id out of bounds");
   const ConnectionIndex index = link.shard->Find(closed.connection(), connections_.records());
   if (index != kNoConnection) {
     const ConnectionTable::Ref record = connections_.records().RefTo(index);
-    CloseConnection(*link.shard, index, sequence);
+    CloseConnection(now, *link.shard, index, sequence);
     AwaitConfirmation(link, record, sequence);
   } else {
     // Known to another core before, perhaps: whatever is in the store must go.
@@ -239,7 +255,7 @@ absl::Status Hub::State::OnClosed(Link& link, uint64_t sequence, const link::v1:
   return absl::OkStatus();
 }
 
-absl::Status Hub::State::OnJoined(Link& link, uint64_t sequence, const link::v1::RoomJoined& joined) {
+absl::Status Hub::State::OnJoined(Now now, Link& link, uint64_t sequence, const link::v1::RoomJoined& joined) {
   if (!IsOfShard(link, joined.connection())) return Broken("a connection of another shard");
   if (!IsValidId(joined.room_id())) return Broken("an id out of bounds");
   const ConnectionIndex index = link.shard->Find(joined.connection(), connections_.records());
@@ -264,11 +280,12 @@ absl::Status Hub::State::OnJoined(Link& link, uint64_t sequence, const link::v1:
     return absl::OkStatus();
   }
   Bind(link, index, connections_.Join(index, joined.room_id()), sequence);
+  if (taps_.any()) SawConnection(now, link::v1::TAP_KIND_SUBSCRIBED, connections_[index], joined.room_id());
   RoomsChanged(link, index, sequence);
   return absl::OkStatus();
 }
 
-absl::Status Hub::State::OnLeft(Link& link, uint64_t sequence, const link::v1::RoomLeft& left) {
+absl::Status Hub::State::OnLeft(Now now, Link& link, uint64_t sequence, const link::v1::RoomLeft& left) {
   if (!IsOfShard(link, left.connection())) return Broken("a connection of another shard");
   if (!IsValidId(left.room_id())) return Broken("an id out of bounds");
   const ConnectionIndex index = link.shard->Find(left.connection(), connections_.records());
@@ -281,7 +298,9 @@ absl::Status Hub::State::OnLeft(Link& link, uint64_t sequence, const link::v1::R
   unbind.set_connection(left.connection());
   unbind.set_room_id(left.room_id());
   unbind.set_reply_to(sequence);
+  orders_.Left({link.shard->key.incarnation, left.connection()}, left.room_id());
   if (was_in) {
+    if (taps_.any()) SawConnection(now, link::v1::TAP_KIND_UNSUBSCRIBED, connections_[index], left.room_id());
     RoomsChanged(link, index, sequence);
   } else if (options_.scope == PresenceScope::kRooms) {
     ledger_.Repeated(index, sequence);
@@ -290,7 +309,8 @@ absl::Status Hub::State::OnLeft(Link& link, uint64_t sequence, const link::v1::R
   return absl::OkStatus();
 }
 
-absl::Status Hub::State::OnStatusChanged(Link& link, uint64_t sequence, const link::v1::StatusChanged& changed) {
+absl::Status Hub::State::OnStatusChanged(Now now, Link& link, uint64_t sequence,
+                                         const link::v1::StatusChanged& changed) {
   if (!IsOfShard(link, changed.connection())) return Broken("a connection of another shard");
   if (!IsDeviceStatus(changed.status())) return Broken("a status that no device has");
   const ConnectionIndex index = link.shard->Find(changed.connection(), connections_.records());
@@ -303,8 +323,10 @@ absl::Status Hub::State::OnStatusChanged(Link& link, uint64_t sequence, const li
     ledger_.Repeated(index, sequence);
   } else {
     connection.status = static_cast<uint8_t>(changed.status());
+    if (taps_.any()) SawConnection(now, link::v1::TAP_KIND_STATUS, connection, {}, StatusName(changed.status()));
     ledger_.Changed(index, sequence);
   }
+  orders_.HasStatus({connection.incarnation, connection.id}, changed.status());
   AwaitConfirmation(link, connections_.records().RefTo(index), sequence);
   return absl::OkStatus();
 }
@@ -339,7 +361,16 @@ void Hub::State::Bind(Link& link, ConnectionIndex index, RoomIndex room, uint64_
   bind.set_reply_to(reply_to);
 }
 
-void Hub::State::CloseConnection(Shard& shard, ConnectionIndex index, uint64_t sequence) {
+void Hub::State::CloseConnection(Now now, Shard& shard, ConnectionIndex index, uint64_t sequence) {
+  const Connection& connection = connections_[index];
+  if (taps_.any()) {
+    for (const Membership& membership : connection.rooms) {
+      SawConnection(now, link::v1::TAP_KIND_UNSUBSCRIBED, connection, rooms_.id(membership.room));
+    }
+    SawConnection(now, link::v1::TAP_KIND_DISCONNECTED, connection);
+  }
+  // Of a shard that is only given up for lost nothing is known: it may come back, and the client with it.
+  if (shard.link != nullptr) orders_.Gone({connection.incarnation, connection.id});
   connections_[index].attach = shard.attach;
   connections_.Close(index);
   ledger_.Changed(index, sequence);
@@ -354,25 +385,6 @@ void Hub::State::RoomsChanged(Link& link, ConnectionIndex index, uint64_t sequen
   if (options_.scope != PresenceScope::kRooms) return;  // then entries hold no rooms
   ledger_.Changed(index, sequence);
   AwaitConfirmation(link, connections_.records().RefTo(index), sequence);
-}
-
-void Hub::State::CloseLink(Now now, Link& link, const absl::Status& why) {
-  output_.CloseLink(link.id, why);
-  DropLink(now, link);
-}
-
-void Hub::State::OnLinkClosed(Now now, LinkId id) {
-  Link* link = links_.Find(id);
-  if (link != nullptr) DropLink(now, *link);
-}
-
-void Hub::State::DropLink(Now now, Link& link) {
-  if (link.shard != nullptr) {
-    link.shard->link = nullptr;
-    link.shard->lost_at = now.steady;
-  }
-  ledger_.LinkGone(link.id);
-  links_.Erase(link.id);
 }
 
 }  // namespace presence::core

@@ -1,28 +1,36 @@
-// The inside of Hub: its parts, and how events go through them. Private to hub.cc, hub_links.cc and hub_bus.cc.
+// The inside of Hub: its parts, and how events go through them. Private to hub*.cc.
 //
-//   link events ─▶ ConnectionTable, RoomTable ─▶ PresenceLedger ─▶ Store          (hub_links.cc)
-//   bus, outside, change log, API ─▶ Publications, RecentChanges ─▶ Fanout ─▶ links    (hub_bus.cc)
-//   ticks: silence, grace, late publications, sweep, acknowledgements                    (hub.cc)
+//   link events ─▶ ConnectionTable, RoomTable ─▶ PresenceLedger ─▶ Store                  (hub_links.cc)
+//   messages, typing: API ─▶ Publications ─▶ bus ─▶ Fanout ─▶ links; counts ─▶ Gathers    (hub_messages.cc)
+//   bus, outside, change log ─▶ RecentChanges ─▶ Fanout ─▶ links                          (hub_bus.cc)
+//   requests to all cores: API ─▶ Gathers, bus; bus ─▶ answers ─▶ outbox; taps            (hub_cluster.cc)
+//   orders: bus ─▶ Orders ─▶ links; link events ─▶ Orders ─▶ answers                      (hub_orders.cc)
+//   ticks: silence, grace, late publications, sweep, acknowledgements, deadlines          (hub.cc)
 #pragma once
 
 #include <chrono>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "core/connection_table.h"
 #include "core/fanout.h"
+#include "core/gathers.h"
 #include "core/hub.h"
 #include "core/link_table.h"
+#include "core/orders.h"
 #include "core/outside.h"
 #include "core/presence_ledger.h"
 #include "core/publications.h"
 #include "core/recent_changes.h"
 #include "core/room_table.h"
+#include "core/taps.h"
 
 namespace presence::core {
 
@@ -40,16 +48,27 @@ class Hub::State {
   void OnRefreshed(uint64_t id, absl::Span<const uint32_t> missing);
   void OnPublished(Now now, uint64_t id, bool ok);
   void OnChangesRead(Now now, uint64_t id, const absl::StatusOr<ChangeLog>& log);
-  void OnBus(const link::v1::BusEnvelope& envelope);
+  void OnPublishedOnce(Now now, uint64_t id, const OnceResult& result);
+  void OnCoresRead(Now now, const absl::StatusOr<std::vector<uint64_t>>& cores);
+  void OnBus(Now now, const link::v1::BusEnvelope& envelope);
+  void OnReplies(Now now, const link::v1::ClusterReplies& replies);
   void OnOutsideMessage(Now now, std::string_view text);
   void OnOutsidePresence(Now now, std::string_view text);
-  void OnBroadcastRequested(Now now, uint64_t request, std::string_view room_id, std::string_view data_json);
+  void OnMessageRequested(Now now, uint64_t request, const MessageRequest& message);
+  absl::Status OnTypingRequested(Now now, const link::v1::RoomTyping& typing);
+  void OnClusterRequested(Now now, uint64_t request, link::v1::ClusterRequest body);
+  void OnClusterCancelled(Now now, uint64_t request);
+  absl::Status OnTapOpened(Now now, uint64_t tap, const link::v1::TapOrder& target);
+  void OnTapClosed(Now now, uint64_t tap);
+  void OnHostState(const HostState& state) { host_ = state; }
+  void OnTurnEnd(Now now);
   void OnTick(Now now);
 
-  void StopJudging() { judging_ = false; }
+  void StopJudging();
   bool Idle() const;
   bool store_up() const { return ledger_.store_up(); }
-  const HubCounters& counters() const { return counters_; }
+  bool caught_up() const { return ledger_.store_up() && missed_.since == 0; }
+  const HubCounters& counters() const;
   HubSizes sizes() const;
   std::string DebugDump() const;
 
@@ -62,32 +81,87 @@ class Hub::State {
     int64_t changed_ms = 0;
     std::vector<std::string_view> room_ids;
   };
+  // What has gathered in this turn for another core.
+  struct Outgoing {
+    link::v1::ClusterReplies replies;
+    size_t bytes = 0;  // about; 0: nothing
+  };
+  // A tap of this core's API.
+  struct OpenTap {
+    link::v1::TapOrder order;
+    bool sent = false;  // to the other cores
+    SteadyTime renew_at;
+  };
 
   // --- hub_links.cc
   absl::Status OnEvent(Now now, Link& link, const link::v1::EdgeEvent& event);
   absl::Status OnHello(Now now, Link& link, const link::v1::Hello& hello);
   absl::Status OnDeclared(Now now, Link& link, const link::v1::ConnectionDeclared& declared);
-  absl::Status OnResyncDone(Link& link);
+  absl::Status OnResyncDone(Now now, Link& link);
   absl::Status OnOpened(Now now, Link& link, uint64_t sequence, const link::v1::ConnectionOpened& opened);
-  absl::Status OnClosed(Link& link, uint64_t sequence, const link::v1::ConnectionClosed& closed);
-  absl::Status OnJoined(Link& link, uint64_t sequence, const link::v1::RoomJoined& joined);
-  absl::Status OnLeft(Link& link, uint64_t sequence, const link::v1::RoomLeft& left);
-  absl::Status OnStatusChanged(Link& link, uint64_t sequence, const link::v1::StatusChanged& changed);
-  absl::Status OnTyping(Link& link, const link::v1::TypingStarted& typing);
+  absl::Status OnClosed(Now now, Link& link, uint64_t sequence, const link::v1::ConnectionClosed& closed);
+  absl::Status OnJoined(Now now, Link& link, uint64_t sequence, const link::v1::RoomJoined& joined);
+  absl::Status OnLeft(Now now, Link& link, uint64_t sequence, const link::v1::RoomLeft& left);
+  absl::Status OnStatusChanged(Now now, Link& link, uint64_t sequence, const link::v1::StatusChanged& changed);
   absl::Status OnActivity(Now now, Link& link, const link::v1::ActivityReported& activity);
-  void Rebind(Link& link, ConnectionIndex index, const google::protobuf::RepeatedPtrField<std::string>& room_ids);
+  void Rebind(Now now, Link& link, ConnectionIndex index,
+              const google::protobuf::RepeatedPtrField<std::string>& room_ids);
   void Bind(Link& link, ConnectionIndex index, RoomIndex room, uint64_t reply_to);
-  void CloseConnection(Shard& shard, ConnectionIndex index, uint64_t sequence);
+  void CloseConnection(Now now, Shard& shard, ConnectionIndex index, uint64_t sequence);
   void AwaitConfirmation(Link& link, ConnectionTable::Ref record, uint64_t sequence);
   void RoomsChanged(Link& link, ConnectionIndex index, uint64_t sequence);
-  void CloseLink(Now now, Link& link, const absl::Status& why);
-  void DropLink(Now now, Link& link);
+
+  // --- hub_messages.cc
+  void AnswerMessage(const Gather& gather);
+  void DeliverMessage(Now now, const link::v1::BusEnvelope& envelope);
+  void DeliverOverdue(Now now, uint64_t through);  // messages of this core that are not back, up to this sequence
+  absl::Status OnTyping(Now now, Link& link, const link::v1::TypingStarted& typing);
+  void SendTyping(Now now, link::v1::RoomTyping typing);
+  void DeliverTyping(Now now, const link::v1::RoomTyping& typing);
+
+  // --- hub_cluster.cc
+  void Announce(Now now);
+  void Greet();
+  void PublishRequest(link::v1::ClusterRequest request, uint64_t gather);  // 0: nobody gathers
+  void OnRequest(Now now, const link::v1::ClusterRequest& request);
+  void AnswerQuery(Now now, const link::v1::ClusterRequest& request, link::v1::ClusterReply* reply) const;
+  void AnswerState(link::v1::StateReply* state) const;
+  void Reply(uint64_t origin, link::v1::ClusterReply reply);
+  void ReplyCount(uint64_t origin, uint64_t id, uint32_t count);
+  // Where a reply of so many bytes is to be added.
+  link::v1::ClusterReplies& OutgoingTo(uint64_t origin, size_t bytes);
+  void SendReplies(uint64_t origin, Outgoing& outgoing);
+  // Answers what is finished: at the end of each event that may have finished something.
+  void Settle(Now now);
+  void AnswerCluster(Now now, Gather& gather);
+  void RenewTaps(Now now);
+  void SendTapOrder(Now now, OpenTap& tap);
+  void Tapped(uint64_t id, const link::v1::TapEvents& events);
+  // REQUIRES: taps_.any(), which is asked before anything is put together for it.
+  void Saw(Now now, link::v1::TapKind kind, std::string_view user_id, std::string_view room_id,
+           std::string_view detail = {}) {
+    taps_.Saw(now, kind, {user_id, room_id, 0, 0, detail});
+  }
+  void SawConnection(Now now, link::v1::TapKind kind, const Connection& connection, std::string_view room_id = {},
+                     std::string_view detail = {});
+
+  // --- hub_orders.cc
+  void OnOrder(Now now, const link::v1::ClusterRequest& request);
+  void FindConnection(const link::v1::ConnectionName& name, std::vector<ConnectionIndex>* found) const;
+  void FindDevices(const link::v1::ClusterRequest& request, std::vector<ConnectionIndex>* found) const;
+  void Tell(Link& link, uint64_t connection, const OrderCommand& command);
+  // A connection was declared, and its rooms are bound: what is pending overrides that.
+  void RepeatOrders(Link& link, ConnectionIndex index);
+  uint32_t BeginDrain(const link::v1::DrainOrder& order);
+  uint32_t SetLogLevel(const link::v1::LogLevelOrder& order);
+  // One attached shard of each edge process.
+  void ForEachEdge(absl::FunctionRef<void(const Shard& shard)> tell) const;
 
   // --- hub_bus.cc
-  void DeliverMessage(const link::v1::RoomMessage& message);
-  void DeliverOverdue(uint64_t through);  // messages of this core that are not back, up to this sequence
-  void OnPresenceChanged(const link::v1::PresenceChanged& changed);
-  void DeliverChange(const Change& change, Link* only);  // nullptr: to all links
+  void CameBack(Now now, uint64_t sequence);
+  void OnPresenceChanged(Now now, const link::v1::PresenceChanged& changed);
+  void DeliverChange(Now now, const Change& change, Link* only);  // nullptr: to all links
+  void TellOutput(Now now, const Change& change);
   // Which version a change had so long before now, by this core's clock.
   static uint64_t VersionBefore(Now now, std::chrono::milliseconds ago);
   void StartBaseline(Now now);
@@ -96,12 +170,14 @@ class Hub::State {
   void ReadMissed();
   // Of a log: what this core has missed, for all; or what the shard of `reader` has missed, for it alone.
   bool IsMissed(const StoredChange& stored, const Link* reader) const;
-  void TellMissed();
-  void TellPage(MissedChanges& missed, Link* reader);
+  void TellMissed(Now now);
+  void TellPage(Now now, MissedChanges& missed, Link* reader);
   void FindRooms(absl::Span<const std::string_view> room_ids);  // into found_rooms_
   void DroppedOutside(Now now, std::string_view channel, const absl::Status& why);
 
   // --- hub.cc
+  void CloseLink(Now now, Link& link, const absl::Status& why);
+  void DropLink(Now now, Link& link);
   void JudgeSilence(Now now);
   void EndGrace(Now now);
   void SpeakToLinks(Now now);
@@ -112,7 +188,7 @@ class Hub::State {
   const HubOptions options_;
   Store& store_;
   HubOutput& output_;
-  HubCounters counters_;
+  mutable HubCounters counters_;  // those of the taps are fetched when somebody looks
 
   RoomTable rooms_;
   ConnectionTable connections_{rooms_};
@@ -120,8 +196,17 @@ class Hub::State {
   PresenceLedger ledger_;
   Fanout fanout_;
   Publications publications_;
+  Gathers gathers_;
+  Orders orders_;
+  Taps taps_;  // that this core tells about, those opened here included
   RecentChanges recent_;
   OutsideReader outside_;
+
+  std::map<uint64_t, Outgoing> outbox_;    // by core
+  std::map<uint64_t, OpenTap> open_taps_;  // by the API's number
+  HostState host_;
+  SteadyTime announce_at_;
+  bool withdrawn_ = false;  // from the registry, for good
 
   uint64_t last_read_ = 0;  // id of a ReadChanges
   MissedChanges missed_;    // by this core, while it did not hear the bus

@@ -9,6 +9,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "core/api_pages.h"
 #include "core/api_text.h"
 
 namespace presence::core {
@@ -96,6 +97,13 @@ class AttachCall final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::
   grpc::CallbackServerContext* context_ ABSL_GUARDED_BY(mutex_);
 };
 
+// Deletes itself when gRPC is done with it.
+class RefusedAttach final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
+ public:
+  explicit RefusedAttach(const absl::Status& why) { Finish(ToGrpc(why)); }
+  void OnDone() override { delete this; }
+};
+
 void Fill(StoredPresence&& from, link::v1::PresenceRecord& to) {
   to.set_user_id(std::move(from.user_id));
   to.set_username(std::move(from.username));
@@ -107,6 +115,7 @@ void Fill(StoredPresence&& from, link::v1::PresenceRecord& to) {
 }  // namespace
 
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* LinkService::Attach(grpc::CallbackServerContext* context) {
+  if (const absl::Status status = access_.Check(*context); !status.ok()) return new RefusedAttach(status);
   const auto call = std::make_shared<AttachCall>(runtime_, *context);
   call->Begin();
   return call.get();
@@ -116,11 +125,12 @@ grpc::ServerUnaryReactor* LinkService::LookUpPresence(grpc::CallbackServerContex
                                                       const link::v1::LookUpPresenceRequest* request,
                                                       link::v1::PresenceRecord* response) {
   auto* call = new UnaryCall(*context, budget_, metrics_.look_up_presence);
+  if (const absl::Status status = access_.Check(*context); !status.ok()) return call->Refuse(status);
   if (absl::Status status = CheckId("user_id", request->user_id()); !status.ok()) return call->Refuse(status);
   if (!call->Admit(request->user_id().size())) return call->RefuseOverBudget();
-  runtime_.WithStore([call, request, response](Store& store) {
-    if (call->GivenUp()) return call->Answer(absl::CancelledError());
-    store.GetPresence(request->user_id(), [call, response](absl::StatusOr<StoredPresence> presence) {
+  runtime_.OnLoop([call, request, response](LoopParts& loop) {
+    if (call->GivenUp()) return call->AnswerGivenUp();
+    loop.store.GetPresence(request->user_id(), [call, response](absl::StatusOr<StoredPresence> presence) {
       if (presence.ok()) Fill(*std::move(presence), *response);
       call->Answer(presence.status());
     });
@@ -132,7 +142,8 @@ grpc::ServerUnaryReactor* LinkService::ListPresence(grpc::CallbackServerContext*
                                                     const link::v1::ListPresenceRequest* request,
                                                     link::v1::ListPresenceResponse* response) {
   auto* call = new UnaryCall(*context, budget_, metrics_.list_presence);
-  if (request->limit() < 1 || request->limit() > kPageSizeMax) {
+  if (const absl::Status status = access_.Check(*context); !status.ok()) return call->Refuse(status);
+  if (request->limit() < 1 || request->limit() > kPresencePages.size_max) {
     return call->Refuse(absl::InvalidArgumentError("limit: must be 1 to 10000"));
   }
   if (!request->after_user_id().empty()) {
@@ -141,17 +152,18 @@ grpc::ServerUnaryReactor* LinkService::ListPresence(grpc::CallbackServerContext*
     }
   }
   if (!call->Admit(request->limit() * kListedUserBytes)) return call->RefuseOverBudget();
-  runtime_.WithStore([call, request, response](Store& store) {
-    if (call->GivenUp()) return call->Answer(absl::CancelledError());
-    store.ListPresence(request->after_user_id(), request->limit(), [call, response](absl::StatusOr<PresencePage> page) {
-      if (page.ok()) {
-        CutPage(*page);
-        response->mutable_users()->Reserve(static_cast<int>(page->users.size()));
-        for (StoredPresence& user : page->users) Fill(std::move(user), *response->add_users());
-        response->set_more(page->more);
-      }
-      call->Answer(page.status());
-    });
+  runtime_.OnLoop([call, request, response](LoopParts& loop) {
+    if (call->GivenUp()) return call->AnswerGivenUp();
+    loop.store.ListPresence(request->after_user_id(), request->limit(),
+                            [call, response](absl::StatusOr<PresencePage> page) {
+                              if (page.ok()) {
+                                CutPage(*page);
+                                response->mutable_users()->Reserve(static_cast<int>(page->users.size()));
+                                for (StoredPresence& user : page->users) Fill(std::move(user), *response->add_users());
+                                response->set_more(page->more);
+                              }
+                              call->Answer(page.status());
+                            });
   });
   return call;
 }

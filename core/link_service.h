@@ -5,13 +5,18 @@
 // (core/frame_gatherer.h), so Attach is a raw method: it moves bytes, and parses what comes in where gRPC would have, on
 // gRPC's threads, into messages that are used again.
 //
+// Every method asks LinkAccess first: what reads presence is not open to whom Attach is closed.
+//
 // The runtime must outlive every call: shut the server down first. Knows nothing of what events mean; it checks only that a
 // frame parses.
 #pragma once
 
 #include <grpcpp/grpcpp.h>
 
+#include <utility>
+
 #include "core/core_runtime.h"
+#include "core/link_access.h"
 #include "core/unary_call.h"
 #include "presence/link/v1/link.grpc.pb.h"
 
@@ -30,7 +35,7 @@ class LinkService final : public LinkServiceBase {
     MethodMetrics look_up_presence, list_presence;
   };
 
-  explicit LinkService(CoreRuntime& runtime) : runtime_(runtime) {}
+  LinkService(CoreRuntime& runtime, LinkAccess access) : runtime_(runtime), access_(std::move(access)) {}
 
   grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* Attach(grpc::CallbackServerContext* context) override;
 
@@ -45,9 +50,10 @@ class LinkService final : public LinkServiceBase {
 
  private:
   CoreRuntime& runtime_;
+  const LinkAccess access_;
   // Each edge shard sends at most 1,024 at once; the store answers or gives up within 2 s. 64 MiB is 26 of the
   // largest lists.
-  CallBudget budget_{.calls_max = 10'000, .bytes_max = 64 * 1024 * 1024};
+  CallBudget budget_{.service = "Link", .calls_max = 10'000, .bytes_max = 64 * 1024 * 1024};
   Metrics metrics_;
 };
 

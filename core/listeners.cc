@@ -1,7 +1,9 @@
 #include "core/listeners.h"
 
 #include <grpc/support/log.h>
+#include <grpcpp/ext/channelz_service_plugin.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/impl/server_builder_option.h>
 #include <prometheus/exposer.h>
 
 #include <exception>
@@ -9,6 +11,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "common/log.h"
 #include "grpc/health/v1/health.pb.h"
 
@@ -37,27 +40,61 @@ void WriteGrpcLine(gpr_log_func_args* args) {
   if (limit.Admit(level)) log::Write(level, "gRPC: " + Escaped(args->message, 500));
 }
 
+// Which of gRPC's optional services this server gets. Their plugins are registered for the whole process
+// (reflection's even by linking the library), so each server takes away all and adds its own.
+class Extras final : public grpc::ServerBuilderOption {
+ public:
+  Extras(bool reflection, bool channelz) : reflection_(reflection), channelz_(channelz) {}
+
+  void UpdateArguments(grpc::ChannelArguments*) override {}
+  void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>* plugins) override {
+    std::erase_if(*plugins, [this](const auto& plugin) {
+      return plugin->name() == "proto_server_reflection" || (!channelz_ && plugin->name() == "channelz_service");
+    });
+    if (reflection_) plugins->push_back(std::make_unique<grpc::reflection::ProtoServerReflectionPlugin>());
+  }
+
+ private:
+  const bool reflection_, channelz_;
+};
+
 }  // namespace
 
-void SetUpGrpc(bool reflection) {
+void SetUpGrpc() {
+  // Debian's Abseil looks for deadlock cycles at each lock, in release builds, too: a tenth of the CPU of a call.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   gpr_set_log_function(WriteGrpcLine);
   grpc::EnableDefaultHealthCheckService(true);
-  if (!reflection) return;
-  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   // Links the description of the health service, which reflection looks for.
   grpc::health::v1::HealthCheckRequest::descriptor();
 }
 
-absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Listen(const Options& options, grpc::Service& service) {
+absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Listen(const Options& options,
+                                                               absl::Span<grpc::Service* const> services) {
   // gRPC's wildcard for both families; it falls back to 0.0.0.0 where there is no IPv6.
   const ListenAddress listen{options.listen.host.empty() ? "::" : options.listen.host, options.listen.port};
+  if (options.channelz) {
+    // Registers a plugin for every later builder of the process, once; Extras takes it away where it is not wanted.
+    static const bool registered = (grpc::channelz::experimental::InitChannelzService(), true);
+    static_cast<void>(registered);
+  }
   int port = 0;
   grpc::ServerBuilder builder;
-  builder.AddListeningPort(listen.ToString(), grpc::InsecureServerCredentials(), &port);
+  builder.SetOption(std::make_unique<Extras>(options.reflection, options.channelz));
+  builder.AddListeningPort(listen.ToString(), options.credentials, &port);
   // Else two cores with one address would share it, and each see half of the calls.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.SetMaxReceiveMessageSize(options.receive_bytes_max);
-  builder.RegisterService(&service);
+  builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, options.metadata_bytes_max);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options.streams_max);
+  // A peer that is gone without a word is found out within 40 s; until then its streams hold what they hold.
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 30'000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
+  // Clients may ping every 10 s, which libraries take for frequent, streams or not: 5 s leave room for jitter. Who
+  // pings faster is cut off after two warnings (gRPC's default of 5 minutes would cut off proper ones).
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5'000);
+  for (grpc::Service* service : services) builder.RegisterService(service);
   trying_to_listen = true;
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
   trying_to_listen = false;

@@ -1,4 +1,5 @@
-// What listens on behalf of a core: gRPC servers and the metrics page. Each failure to listen names the setting to change.
+// What listens on behalf of a core: gRPC servers and the metrics page. Each failure to listen names the setting to
+// change.
 #pragma once
 
 #include <grpcpp/grpcpp.h>
@@ -10,6 +11,7 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "common/config.h"
 #include "common/metrics.h"
 
@@ -19,21 +21,40 @@ class Exposer;
 
 namespace presence::core {
 
-// Before the first GrpcServer: gRPC's own log lines go to ours, every server gets the standard health service and, if wanted,
-// reflection.
-void SetUpGrpc(bool reflection);
+// A token of 8 KiB, and as much for what clients, proxies and tracing add.
+inline constexpr int kApiMetadataBytesMax = 16 * 1024;
+// A thousand watchers and as many short calls from one client; five such clients fill ApiService's budget of
+// 10,000, one does not. A stream costs gRPC some 10 KB: 20 MB for a connection.
+inline constexpr int kApiStreamsMax = 2048;
+// Each shard has a connection of its own with one Attach and at most 1,024 reads for REST; the rest is for those of
+// a stream that has just ended.
+inline constexpr int kLinkStreamsMax = 1200;
 
-// One service on one address, with health, on gRPC's threads. Listens from its creation until Shutdown.
+// Before the first GrpcServer: gRPC's own log lines go to ours, and every server gets the standard health service.
+// That one answers without asking who calls: probes of load balancers and kubelets have no token, and it says no
+// more than up or down. (With mutual TLS they need a certificate all the same.)
+void SetUpGrpc();
+
+// Several services on one address, with health, on gRPC's threads. Listens from its creation until Shutdown.
 class GrpcServer {
  public:
   struct Options {
-    std::string_view setting;  // the name of the setting that says where: for messages
-    ListenAddress listen;      // port 0: any free one
-    int receive_bytes_max = 4 * 1024 * 1024;
+    std::string_view setting{};  // the name of the setting that says where: for messages
+    ListenAddress listen{};      // port 0: any free one
+    std::shared_ptr<grpc::ServerCredentials> credentials = grpc::InsecureServerCredentials();
+    bool reflection = false;  // describes the services of this server
+    bool channelz = false;    // shows the connections and calls of the whole process
+
+    // Per connection, beside what the services bound by themselves.
+    int receive_bytes_max = 4 * 1024 * 1024;  // one message
+    int metadata_bytes_max = 8 * 1024;        // of one call
+    int streams_max = 100;                    // calls under way at once; further ones wait at the client
   };
 
-  // FAILED_PRECONDITION when the address is taken, not of this host, or not allowed. The service must outlive the server.
-  static absl::StatusOr<std::unique_ptr<GrpcServer>> Listen(const Options& options, grpc::Service& service);
+  // FAILED_PRECONDITION when the address is taken, not of this host, or not allowed. The services must outlive the
+  // server.
+  static absl::StatusOr<std::unique_ptr<GrpcServer>> Listen(const Options& options,
+                                                            absl::Span<grpc::Service* const> services);
 
   // Shuts down at once.
   ~GrpcServer();

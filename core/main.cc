@@ -1,9 +1,9 @@
 // presence-core: wires the parts together and takes them down again in order.
 //
-//   backend services ──▶ ApiService ─┐                       ┌─▶ RedisStore ──▶ Redis, other cores
-//                                    ├─▶ CoreRuntime (hub) ──┤
-//   edges ◀────────────▶ LinkService ┘        │              └─▶ or MemoryStore: one core alone
-//                                             ▼
+//   backend services ──▶ ApiService ──┐                            ┌─▶ RedisStore ──▶ Redis, other cores
+//   operators ─────────▶ AdminService ┼─▶ CoreRuntime (hub, ───────┤
+//   edges ◀────────────▶ LinkService ─┘        │     watches)      └─▶ or MemoryStore: one core alone
+//                                              ▼
 //   Prometheus ────────▶ MetricsServer ◀─ MetricsPage
 
 #include <pthread.h>
@@ -18,6 +18,8 @@
 #include <thread>
 
 #include "common/log.h"
+#include "core/access_setup.h"
+#include "core/admin_service.h"
 #include "core/api_service.h"
 #include "core/config.h"
 #include "core/core_runtime.h"
@@ -86,22 +88,41 @@ int Fail(const absl::Status& why) {
 
 int Run(const Config& config, const sigset_t& stop_signals) {
   const uint64_t incarnation = RandomIncarnation();
+  auto access = AccessSetup::Make(config);
+  if (!access.ok()) return Fail(access.status());
 
   ServingState serving;
   CoreRuntimeOptions options;
   options.hub = config.MakeHubOptions(incarnation);
+  options.hub.version = PRESENCE_VERSION;
+  options.hub.started_ms = ToUnixMillis(ReadClocks().wall);
   options.on_store_changed = [&serving](bool up) { serving.SetStoreUp(up); };
+  options.on_draining = [&serving] { serving.SetDraining(); };
   CoreRuntime runtime(std::move(options), ChooseStore(config, incarnation));
-  ApiService api(runtime);
-  LinkService link(runtime);
+  ApiService api(runtime, *access->api);
+  AdminService admin(runtime, *access->api);
+  LinkService link(runtime, access->link);
   MetricsPage metrics;
-  AddCoreMetrics(metrics, runtime.metrics(), api.metrics(), link.metrics());
+  AddCoreMetrics(metrics, {runtime.metrics(), api.metrics(), admin.metrics(), link.metrics()});
   runtime.Start();
 
-  SetUpGrpc(config.grpc_reflection);
-  auto api_server = GrpcServer::Listen({"API_LISTEN", config.api_listen, kApiReceiveBytesMax}, api);
+  SetUpGrpc();
+  auto api_server = GrpcServer::Listen({.setting = "API_LISTEN",
+                                        .listen = config.api_listen,
+                                        .credentials = access->api_credentials,
+                                        .reflection = config.grpc_reflection,
+                                        .channelz = config.grpc_channelz,
+                                        .receive_bytes_max = kApiReceiveBytesMax,
+                                        .metadata_bytes_max = kApiMetadataBytesMax,
+                                        .streams_max = kApiStreamsMax},
+                                       {&api, &admin});
   if (!api_server.ok()) return Fail(api_server.status());
-  auto link_server = GrpcServer::Listen({"LINK_LISTEN", config.link_listen, kLinkReceiveBytesMax}, link);
+  auto link_server = GrpcServer::Listen({.setting = "LINK_LISTEN",
+                                         .listen = config.link_listen,
+                                         .credentials = access->link_credentials,
+                                         .receive_bytes_max = kLinkReceiveBytesMax,
+                                         .streams_max = kLinkStreamsMax},
+                                        {&link});
   if (!link_server.ok()) return Fail(link_server.status());
   std::unique_ptr<MetricsServer> metrics_server;
   if (config.metrics_listen) {
@@ -109,8 +130,13 @@ int Run(const Config& config, const sigset_t& stop_signals) {
     if (!server.ok()) return Fail(server.status());
     metrics_server = *std::move(server);
   }
-  serving.Follow((*api_server)->health(), "presence.v1.PresenceService", ServingState::Needs::kStore);
-  serving.Follow((*link_server)->health(), "presence.link.v1.Link", ServingState::Needs::kNothing);
+  grpc::HealthCheckServiceInterface& api_health = (*api_server)->health();
+  serving.Follow(api_health, "", ServingState::Needs::kStore);
+  serving.Follow(api_health, "presence.v1.PresenceService", ServingState::Needs::kStore);
+  serving.Follow(api_health, "presence.admin.v1.AdminService", ServingState::Needs::kNothing);
+  grpc::HealthCheckServiceInterface& link_health = (*link_server)->health();
+  serving.Follow(link_health, "", ServingState::Needs::kNothing);
+  serving.Follow(link_health, "presence.link.v1.Link", ServingState::Needs::kNothing);
   log::Info("presence-core is ready: API on {}, link on {}, metrics on {}", (*api_server)->address(),
             (*link_server)->address(), metrics_server ? metrics_server->address() : "nothing (off)");
 

@@ -174,9 +174,9 @@ WriteResult MemoryDatabase::Settle(const StoreOptions& options, Time now, std::s
   if (changed) {
     rooms.insert(rooms_before.begin(), rooms_before.end());
     PublishChange(user_id, *user, rooms);
-    Announce({BusChannel::kPresenceUpdates,
-              {},
-              FormatPresenceUpdate(options.core_incarnation, Present(user_id, *user), user->changed_ms)});
+    Distribute({BusChannel::kPresenceUpdates,
+                {},
+                FormatPresenceUpdate(options.core_incarnation, Present(user_id, *user), user->changed_ms)});
   } else {
     std::erase_if(rooms, [&](const std::string& room) { return rooms_before.contains(room); });
     if (!rooms.empty()) PublishChange(user_id, *user, rooms);
@@ -247,11 +247,6 @@ void MemoryDatabase::SetTyping(const StoreOptions& options, std::string_view roo
   SetExpiry(key, ReadClock().ms + std::chrono::milliseconds(options.typing_ttl).count());
 }
 
-void MemoryDatabase::Publish(const link::v1::BusEnvelope& envelope, std::string_view outside) {
-  Announce({BusChannel::kBus, envelope, {}});
-  if (!outside.empty()) Announce({BusChannel::kMessageBroadcast, {}, std::string(outside)});
-}
-
 StoredPresence MemoryDatabase::GetPresence(std::string_view user_id) {
   DropLapsed();
   const auto text = texts_.find(PresenceKey(user_id));
@@ -302,13 +297,6 @@ ChangeLog MemoryDatabase::ReadChanges(const StoreOptions& options, uint64_t sinc
   return log;
 }
 
-void MemoryDatabase::Subscribe(BusSubscriber* subscriber) {
-  subscribers_.push_back(subscriber);
-}
-void MemoryDatabase::Unsubscribe(BusSubscriber* subscriber) {
-  std::erase(subscribers_, subscriber);
-}
-
 void MemoryDatabase::Wipe() {
   ++run_;
   users_.clear();
@@ -319,6 +307,7 @@ void MemoryDatabase::Wipe() {
   changes_in_order_.clear();
   sweep_.reset();
   texts_.clear();
+  cores_.clear();
   expiries_.clear();
   expiries_in_order_.clear();
 }
@@ -326,10 +315,6 @@ void MemoryDatabase::Wipe() {
 void MemoryDatabase::SetPresenceText(std::string_view user_id, std::string_view text) {
   texts_[PresenceKey(user_id)] = text;
   SetExpiry(PresenceKey(user_id), std::nullopt);
-}
-
-void MemoryDatabase::PublishOutside(BusChannel channel, std::string_view text) {
-  Announce({channel, {}, std::string(text)});
 }
 
 std::vector<std::string> MemoryDatabase::DropLapsed() {
@@ -345,9 +330,9 @@ std::vector<std::string> MemoryDatabase::DropLapsed() {
   return lapsed;
 }
 
-std::optional<int64_t> MemoryDatabase::PresenceTtl(std::string_view user_id) {
+std::optional<int64_t> MemoryDatabase::Ttl(std::string_view key) {
   DropLapsed();
-  const auto expiry = expiries_.find(PresenceKey(user_id));
+  const auto expiry = expiries_.find(key);
   if (expiry == expiries_.end()) return std::nullopt;
   return (expiry->second - ReadClock().ms) / 1000;
 }
@@ -368,12 +353,7 @@ void MemoryDatabase::PublishChange(std::string_view user_id, const User& user, c
   change.set_version(user.version);
   change.set_changed_ms(user.changed_ms);
   for (const std::string& room : rooms) change.add_room_ids(room);
-  Announce(std::move(publication));
-}
-
-void MemoryDatabase::Announce(Publication publication) {
-  const auto shared = std::make_shared<const Publication>(std::move(publication));
-  for (BusSubscriber* subscriber : subscribers_) subscriber->OnPublication(shared);
+  Distribute(std::move(publication));
 }
 
 void MemoryDatabase::SetDeadline(std::string_view user_id, const User& user) {

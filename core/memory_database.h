@@ -1,6 +1,5 @@
 // What Redis holds for the service, in memory: the presence of users, the change log, the sweep key, and the bus. It
-// follows the same rules as presence_transition.lua, transition by transition; the differential test holds one
-// against the other.
+// follows the same rules as the scripts in Redis, step by step; the differential test holds one against the other.
 //
 // One thread. Deterministic: all containers are ordered, and time comes from the clock that it is given. Several
 // MemoryStores (core/memory_store.h) work on one database as several cores do on one Redis; it must outlive them.
@@ -24,12 +23,14 @@
 
 namespace presence::core {
 
-enum class BusChannel : uint8_t { kBus, kMessageBroadcast, kPresenceUpdates };
+enum class BusChannel : uint8_t { kBus, kMessageBroadcast, kPresenceUpdates, kReplies };
 
 struct Publication {
   BusChannel channel = BusChannel::kBus;
-  link::v1::BusEnvelope envelope;  // kBus
-  std::string text;                // the others
+  link::v1::BusEnvelope envelope{};  // kBus
+  std::string text{};                // kMessageBroadcast, kPresenceUpdates
+  uint64_t core = 0;                 // kReplies: whom they are for; the others hear them, too, and leave them
+  link::v1::ClusterReplies replies{};
 };
 
 class BusSubscriber {
@@ -52,6 +53,12 @@ class MemoryDatabase {
   void SetTyping(const StoreOptions& options, std::string_view room_id, std::string_view user_id,
                  std::string_view username);
   void Publish(const link::v1::BusEnvelope& envelope, std::string_view outside);
+  OnceResult PublishOnce(const StoreOptions& options, std::string_view request_id, std::string_view fingerprint,
+                         const link::v1::BusEnvelope& envelope, std::string_view outside);
+  void SaveAnswer(std::string_view request_id, std::string_view answer);
+  std::vector<uint64_t> AnnounceCore(const StoreOptions& options);  // who is live
+  void WithdrawCore(const StoreOptions& options) { cores_.erase(options.core_incarnation); }
+  void Reply(uint64_t core, const link::v1::ClusterReplies& replies);
   StoredPresence GetPresence(std::string_view user_id);
   PresencePage ListPresence(std::string_view after_user_id, uint32_t limit);
   ChangeLog ReadChanges(const StoreOptions& options, uint64_t since_version);
@@ -75,8 +82,8 @@ class MemoryDatabase {
   // Every key as Redis would hold it: its type, "mortal" with a TTL or "immortal", and a line FIELD=VALUE for each
   // field or member. Without the run in presence.sweep, which a Redis names in another way.
   std::map<std::string, std::string> Dump();
-  // Seconds that presence:{user_id} still has to live; nothing when it is not there or lives for ever.
-  std::optional<int64_t> PresenceTtl(std::string_view user_id);
+  // Seconds that a key still has to live; nothing when it is not there or lives for ever.
+  std::optional<int64_t> Ttl(std::string_view key);
 
  private:
   // An entry, or, with the status UNSPECIFIED, the tombstone of one.
@@ -103,10 +110,6 @@ class MemoryDatabase {
     int64_t quiet_until_ms = 0;
     uint64_t began_us = 0;  // since when the change log is whole
   };
-  struct Text {
-    std::string value;
-    std::optional<int64_t> expires_ms;
-  };
   struct Time {
     uint64_t us = 0;
     int64_t ms = 0;
@@ -124,7 +127,7 @@ class MemoryDatabase {
                      const RoomSet& rooms_before);
   void StorePresenceText(const StoreOptions& options, Time now, std::string_view user_id, const User& user);
   void PublishChange(std::string_view user_id, const User& user, const RoomSet& rooms);
-  void Announce(Publication publication);
+  void Distribute(Publication publication);
   void SetDeadline(std::string_view user_id, const User& user);
   void SetExpiry(const std::string& key, std::optional<int64_t> expires_ms);
   StoredPresence Present(std::string_view user_id, const User& user) const;
@@ -138,9 +141,11 @@ class MemoryDatabase {
   std::map<std::string, uint64_t, std::less<>> changes_;
   std::set<std::pair<uint64_t, std::string>> changes_in_order_;
   std::optional<SweepState> sweep_;
-  std::map<std::string, std::string, std::less<>> texts_;  // presence:{user_id} and typing:{room_id}:{user_id}
-  std::map<std::string, int64_t, std::less<>> expiries_;   // of texts and of the hashes of gone users, by key
+  // presence:{user_id}, typing:{room_id}:{user_id} and presence.request:{id}
+  std::map<std::string, std::string, std::less<>> texts_;
+  std::map<std::string, int64_t, std::less<>> expiries_;  // of texts and of the hashes of gone users, by key
   std::set<std::pair<int64_t, std::string>> expiries_in_order_;
+  std::map<uint64_t, int64_t> cores_;  // when each was announced last (ms)
   std::vector<BusSubscriber*> subscribers_;
 };
 

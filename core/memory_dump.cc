@@ -1,5 +1,6 @@
-// MemoryDatabase::Dump: the keys and values that presence_transition.lua would leave in Redis.
+// MemoryDatabase::Dump: the keys and values that the scripts would leave in Redis.
 #include "common/json.h"
+#include "core/core_text.h"
 #include "core/memory_database.h"
 
 namespace presence::core {
@@ -54,6 +55,10 @@ std::map<std::string, std::string> MemoryDatabase::Dump() {
   if (!changes_.empty()) {
     std::string& out = begin("presence.changes", "zset");
     for (const auto& [user_id, version] : changes_) AppendField(user_id, std::to_string(version), &out);
+  }
+  if (!cores_.empty()) {
+    std::string& out = begin("presence.cores", "zset");
+    for (const auto& [core, announced_ms] : cores_) AppendField(FormatCore(core), std::to_string(announced_ms), &out);
   }
   if (sweep_) {
     std::string& out = begin("presence.sweep", "hash");

@@ -3,6 +3,8 @@
 #include <utility>
 #include <vector>
 
+#include "common/check.h"
+
 namespace presence::core {
 namespace {
 
@@ -136,11 +138,78 @@ void MemoryStore::Publish(uint64_t id, const link::v1::BusEnvelope& envelope, st
       [this, id] { listener_.OnPublished(id, false); });
 }
 
+void MemoryStore::PublishOnce(uint64_t id, std::string_view request_id, std::string_view fingerprint,
+                              const link::v1::BusEnvelope& envelope, std::string_view outside) {
+  const auto lost = [this, id] { listener_.OnPublishedOnce(id, OnceResult{}); };
+  Call(
+      [this, id, request = std::string(request_id), fingerprint = std::string(fingerprint), envelope,
+       outside = std::string(outside), lost] {
+        return Pending{[this, id, result = database_.PublishOnce(options_, request, fingerprint, envelope, outside)] {
+                         listener_.OnPublishedOnce(id, result);
+                       },
+                       lost};
+      },
+      lost);
+}
+
+void MemoryStore::SaveAnswer(std::string_view request_id, std::string_view answer) {
+  Call(
+      [this, request = std::string(request_id), answer = std::string(answer)] {
+        database_.SaveAnswer(request, answer);
+        return Pending{};
+      },
+      nullptr);
+}
+
+void MemoryStore::Announce() {
+  const auto lost = [this] { listener_.OnCoresRead(absl::UnavailableError(kUnavailable)); };
+  Call(
+      [this, lost] {
+        return Pending{[this, live = absl::StatusOr<std::vector<uint64_t>>(database_.AnnounceCore(options_))] {
+                         listener_.OnCoresRead(live);
+                       },
+                       lost};
+      },
+      lost);
+}
+
+void MemoryStore::Withdraw() {
+  Call(
+      [this] {
+        database_.WithdrawCore(options_);
+        return Pending{};
+      },
+      nullptr);
+}
+
+void MemoryStore::Reply(uint64_t core, const link::v1::ClusterReplies& replies) {
+  Call(
+      [this, core, replies] {
+        database_.Reply(core, replies);
+        return Pending{};
+      },
+      nullptr);
+}
+
 void MemoryStore::GetPresence(std::string_view user_id, std::function<void(absl::StatusOr<StoredPresence>)> done) {
   const auto lost = [done] { done(absl::UnavailableError(kUnavailable)); };
   Call(
       [this, user = std::string(user_id), done, lost] {
         return Pending{[done, presence = database_.GetPresence(user)] { done(presence); }, lost};
+      },
+      lost);
+}
+
+void MemoryStore::GetPresences(absl::Span<const std::string> user_ids,
+                               std::function<void(absl::StatusOr<std::vector<StoredPresence>>)> done) {
+  PRESENCE_CHECK(user_ids.size() <= kPresencesMax, "GetPresences is for 1,000 users at most");
+  const auto lost = [done] { done(absl::UnavailableError(kUnavailable)); };
+  Call(
+      [this, ids = std::vector<std::string>(user_ids.begin(), user_ids.end()), done, lost] {
+        std::vector<StoredPresence> users;
+        users.reserve(ids.size());
+        for (const std::string& id : ids) users.push_back(database_.GetPresence(id));
+        return Pending{[done, users = std::move(users)] { done(users); }, lost};
       },
       lost);
 }
@@ -169,6 +238,7 @@ void MemoryStore::ReadChanges(uint64_t id, uint64_t since_version) {
 
 void MemoryStore::OnPublication(std::shared_ptr<const Publication> publication) {
   if (!up_) return;
+  if (publication->channel == BusChannel::kReplies && publication->core != options_.core_incarnation) return;
   if (frozen_) {
     heard_.push_back(std::move(publication));
     return;
@@ -181,6 +251,8 @@ void MemoryStore::OnPublication(std::shared_ptr<const Publication> publication) 
                return listener_.OnOutsideMessage(publication->text);
              case BusChannel::kPresenceUpdates:
                return listener_.OnOutsidePresence(publication->text);
+             case BusChannel::kReplies:
+               return listener_.OnReplies(publication->replies);
            }
          },
          nullptr});

@@ -17,6 +17,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "core/memory_database.h"
 #include "core/store.h"
@@ -47,7 +48,15 @@ class MemoryStore final : public Store, private BusSubscriber {
   void Sweep(int users_max) override;
   void SetTyping(std::string_view room_id, std::string_view user_id, std::string_view username) override;
   void Publish(uint64_t id, const link::v1::BusEnvelope& envelope, std::string_view outside) override;
+  void PublishOnce(uint64_t id, std::string_view request_id, std::string_view fingerprint,
+                   const link::v1::BusEnvelope& envelope, std::string_view outside) override;
+  void SaveAnswer(std::string_view request_id, std::string_view answer) override;
+  void Announce() override;
+  void Withdraw() override;
+  void Reply(uint64_t core, const link::v1::ClusterReplies& replies) override;
   void GetPresence(std::string_view user_id, std::function<void(absl::StatusOr<StoredPresence>)> done) override;
+  void GetPresences(absl::Span<const std::string> user_ids,
+                    std::function<void(absl::StatusOr<std::vector<StoredPresence>>)> done) override;
   void ListPresence(std::string_view after_user_id, uint32_t limit,
                     std::function<void(absl::StatusOr<PresencePage>)> done) override;
   void ReadChanges(uint64_t id, uint64_t since_version) override;

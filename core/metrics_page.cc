@@ -46,6 +46,24 @@ constexpr HubCount kHubCounts[] = {
     {"presence_core_broadcasts_refused_total", "Broadcasts refused: too many wait for the store.",
      &HubCounters::broadcasts_refused},
     {"presence_core_late_events_total", "Events of links and connections that had ended.", &HubCounters::late_events},
+    {"presence_core_user_messages_from_bus_total", "Messages to users heard on the bus, of all cores.",
+     &HubCounters::user_messages_from_bus},
+    {"presence_core_requests_repeated_total", "Messages not sent again: their request_id was known.",
+     &HubCounters::requests_repeated},
+    {"presence_core_cluster_requests_total", "Questions and orders to all cores, asked here.",
+     &HubCounters::cluster_requests},
+    {"presence_core_cluster_requests_refused_total", "Of those, refused: too many were under way.",
+     &HubCounters::cluster_requests_refused},
+    {"presence_core_gathers_incomplete_total", "Questions, orders and counts that some core did not answer in time.",
+     &HubCounters::gathers_incomplete},
+    {"presence_core_cluster_replies_late_total", "Answers of cores to what was over.",
+     &HubCounters::cluster_replies_late},
+    {"presence_core_orders_total", "Orders of the API to connections here.", &HubCounters::orders},
+    {"presence_core_orders_done_total", "Of those, carried out.", &HubCounters::orders_done},
+    {"presence_core_orders_expired_total", "Of those, not carried out in time.", &HubCounters::orders_expired},
+    {"presence_core_tap_events_total", "Events told to operators who tap a user or a room.", &HubCounters::tap_events},
+    {"presence_core_tap_events_left_out_total", "Of those, left out: too many in a second.",
+     &HubCounters::tap_events_left_out},
 };
 
 struct HubSize {
@@ -64,6 +82,10 @@ constexpr HubSize kHubSizes[] = {
      &HubSizes::writes_in_flight},
     {"presence_core_store_writes_waiting", "Transitions waiting for their turn.", &HubSizes::writes_waiting},
     {"presence_core_publications_waiting", "Publications not heard back yet.", &HubSizes::publications_waiting},
+    {"presence_core_cores", "Cores that are live, this one included.", &HubSizes::cores},
+    {"presence_core_gathers", "Questions, orders and counts not answered by all cores yet.", &HubSizes::gathers},
+    {"presence_core_orders_waiting", "Orders to connections here, not carried out yet.", &HubSizes::orders},
+    {"presence_core_taps", "Live views of a user or a room, opened on any core.", &HubSizes::taps},
 };
 
 void AddMethod(MetricsPage& page, const std::string& method, const MethodMetrics& metrics) {
@@ -71,18 +93,26 @@ void AddMethod(MetricsPage& page, const std::string& method, const MethodMetrics
                     {{"method", method}});
   const char* const name = "presence_core_calls_total";
   const char* const help =
-      "Unary calls: answered; failed in the store or given up; refused as invalid or over the bound.";
-  page.AddCounter(name, help, &metrics.answered, {{"method", method}, {"outcome", "answered"}});
-  page.AddCounter(name, help, &metrics.failed, {{"method", method}, {"outcome", "failed"}});
+      "Unary calls: answered; failed; given up by the caller; refused as not allowed, invalid or over the bound.";
+  const auto add = [&](const Counter& counter, const char* outcome) {
+    page.AddCounter(name, help, &counter, {{"method", method}, {"outcome", outcome}});
+  };
+  add(metrics.answered, "answered");
+  add(metrics.failed, "failed");
+  add(metrics.given_up, "given_up");
   page.AddCounter(name, help,
                   [&metrics] { return static_cast<double>(metrics.refused.load(std::memory_order_relaxed)); },
                   {{"method", method}, {"outcome", "refused"}});
 }
 
+void AddMethods(MetricsPage& page, const std::string& prefix, const ServiceMetrics& service) {
+  for (const ServiceMetrics::Method& method : service.methods()) AddMethod(page, prefix + method.name, method.metrics);
+}
+
 }  // namespace
 
-void AddCoreMetrics(MetricsPage& page, const CoreMetrics& core, const ApiService::Metrics& api,
-                    const LinkService::Metrics& link) {
+void AddCoreMetrics(MetricsPage& page, const MetricSources& sources) {
+  const CoreMetrics& core = sources.core;
   page.AddGauge("presence_core_store_up", "1 while the store answers.", &core.store_up);
   page.AddCounter("presence_core_store_ups_total", "How often the store came up.", &core.store_ups);
 
@@ -100,8 +130,9 @@ void AddCoreMetrics(MetricsPage& page, const CoreMetrics& core, const ApiService
   page.AddCounter(frames, frames_help, &core.link_frames_sent, {{"direction", "sent"}});
   page.AddGauge("presence_core_link_backlog_bytes", "Gathered for links and not yet written.",
                 &core.link_backlog_bytes);
-  page.AddGauge("presence_core_broadcasts_unanswered", "Broadcasts of the API not answered yet.",
+  page.AddGauge("presence_core_broadcasts_unanswered", "Messages of the API, to rooms and users, not answered yet.",
                 &core.broadcasts_unanswered);
+  page.AddGauge("presence_core_watchers", "WatchPresence streams.", &core.watchers);
 
   for (const HubSize& size : kHubSizes) {
     page.AddGauge(size.name, size.help,
@@ -113,11 +144,10 @@ void AddCoreMetrics(MetricsPage& page, const CoreMetrics& core, const ApiService
   }
 
   page.AddHistogram("presence_core_turn_duration_seconds", "Turns of the loop that did something.", &core.turn);
-  AddMethod(page, "GetPresence", api.get_presence);
-  AddMethod(page, "ListPresence", api.list_presence);
-  AddMethod(page, "Broadcast", api.broadcast);
-  AddMethod(page, "link.LookUpPresence", link.look_up_presence);
-  AddMethod(page, "link.ListPresence", link.list_presence);
+  AddMethods(page, "", sources.api);
+  AddMethods(page, "admin.", sources.admin);
+  AddMethod(page, "link.LookUpPresence", sources.link.look_up_presence);
+  AddMethod(page, "link.ListPresence", sources.link.list_presence);
 
   page.AddCounter("presence_core_log_lines_dropped_total", "Log lines dropped: the output was too slow.",
                   [] { return static_cast<double>(log::LinesDropped()); });

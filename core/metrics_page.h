@@ -2,14 +2,20 @@
 #pragma once
 
 #include "common/metrics.h"
-#include "core/api_service.h"
 #include "core/core_metrics.h"
 #include "core/link_service.h"
+#include "core/unary_call.h"
 
 namespace presence::core {
 
-// All arguments must outlive `page`.
-void AddCoreMetrics(MetricsPage& page, const CoreMetrics& core, const ApiService::Metrics& api,
-                    const LinkService::Metrics& link);
+struct MetricSources {
+  const CoreMetrics& core;
+  const ServiceMetrics& api;
+  const ServiceMetrics& admin;
+  const LinkService::Metrics& link;
+};
+
+// The sources must outlive `page`.
+void AddCoreMetrics(MetricsPage& page, const MetricSources& sources);
 
 }  // namespace presence::core

@@ -175,7 +175,7 @@ void PresenceLedger::Write(Now now, ConnectionIndex index) {
                  std::chrono::duration_cast<std::chrono::milliseconds>(now.steady - connection.last_frame));
     room_ids_.clear();
     if (options_.scope == PresenceScope::kRooms) {
-      for (const RoomIndex room : connection.rooms) room_ids_.push_back(rooms_.id(room));
+      for (const Membership& membership : connection.rooms) room_ids_.push_back(rooms_.id(membership.room));
     }
     write.room_ids = room_ids_;
     if (connection.reassert) ++counters_.reasserted;

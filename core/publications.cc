@@ -4,39 +4,58 @@
 
 namespace presence::core {
 
-const link::v1::BusEnvelope& Publications::AddMessage(SteadyTime now, uint64_t request, std::string_view room_id,
-                                                      std::string text) {
-  link::v1::BusEnvelope envelope = NewVolatile();
-  link::v1::RoomMessage& message = *envelope.mutable_message();
-  message.set_room_id(room_id.data(), room_id.size());
-  bytes_ += text.size();
-  message.set_text(std::move(text));
-  requests_.emplace(envelope.sequence(), request);
-  return waiting_.emplace_back(Message{std::move(envelope), now}).envelope;
+const link::v1::BusEnvelope& Publications::AddMessage(SteadyTime now, uint64_t gather, link::v1::BusEnvelope message) {
+  message.set_core(core_);
+  message.set_sequence(++last_sequence_);
+  ++unanswered_;
+  bytes_ += BytesOf(message);
+  gathers_.emplace(message.sequence(), gather);
+  return waiting_.emplace_back(Message{std::move(message), now}).envelope;
 }
 
-link::v1::BusEnvelope Publications::NewVolatile() {
+link::v1::BusEnvelope Publications::NewEnvelope(uint64_t gather) {
   link::v1::BusEnvelope envelope;
   envelope.set_core(core_);
   envelope.set_sequence(++last_sequence_);
   ++unanswered_;
+  if (gather != 0) gathers_.emplace(envelope.sequence(), gather);
   return envelope;
 }
 
-std::optional<uint64_t> Publications::TakeRequest(uint64_t sequence) {
+std::optional<uint64_t> Publications::TakeGather(uint64_t sequence) {
   if (unanswered_ > 0) --unanswered_;
-  const auto found = requests_.find(sequence);
-  if (found == requests_.end()) return std::nullopt;
-  const uint64_t request = found->second;
-  requests_.erase(found);
-  return request;
+  const auto found = gathers_.find(sequence);
+  if (found == gathers_.end()) return std::nullopt;
+  const uint64_t gather = found->second;
+  gathers_.erase(found);
+  return gather;
+}
+
+void Publications::AddOnce(uint64_t gather, const link::v1::BusEnvelope& message) {
+  const size_t bytes = BytesOf(message);
+  bytes_ += bytes;
+  once_.emplace(gather, bytes);
+}
+
+void Publications::OnceAnswered(uint64_t gather) {
+  const auto found = once_.find(gather);
+  if (found == once_.end()) return;
+  bytes_ -= found->second;
+  once_.erase(found);
 }
 
 void Publications::PopOldest() {
   const link::v1::BusEnvelope& oldest = waiting_.front().envelope;
   delivered_through_ = std::max(delivered_through_, oldest.sequence());
-  bytes_ -= oldest.message().text().size();
+  bytes_ -= BytesOf(oldest);
   waiting_.pop_front();
+}
+
+size_t Publications::BytesOf(const link::v1::BusEnvelope& message) {
+  if (message.has_user_message()) return message.user_message().text().size() + message.user_message().user_id().size();
+  size_t bytes = message.message().text().size();
+  for (const std::string& user_id : message.message().excluded_user_ids()) bytes += user_id.size();
+  return bytes;
 }
 
 }  // namespace presence::core

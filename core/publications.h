@@ -3,6 +3,9 @@
 // Lives on the hub's thread. A message is delivered when it comes back, so that all cores see one order. When it does not
 // come back, this core delivers it to its own edges, in the order of publication, and remembers how far: what loops back after
 // that is dropped. Invariant: each message of this core is delivered here once, and they in the order of their sequences.
+//
+// Messages with a request_id are published *once*: they have no sequence, are delivered whenever they loop back, and never without:
+// whether such a one was published may be unknown, and a repeat of it must not double it. Here they are only counted.
 // Does not deliver.
 #pragma once
 
@@ -30,20 +33,27 @@ class Publications {
 
   // No further publication may be added.
   bool Full() const {
-    return waiting_.size() >= limits_.publications_max || unanswered_ >= limits_.publications_max ||
+    return waiting_.size() + once_.size() >= limits_.publications_max || unanswered_ >= limits_.publications_max ||
            bytes_ >= limits_.bytes_max;
   }
 
   // The same for what is volatile, which leaves half of the room to messages.
   bool FullForVolatile() const { return Full() || unanswered_ >= limits_.publications_max / 2; }
 
-  // A message for the bus; the reference lives until the next call.
-  const link::v1::BusEnvelope& AddMessage(SteadyTime now, uint64_t request, std::string_view room_id, std::string text);
-  // The envelope of something volatile: nobody waits for it to come back.
-  link::v1::BusEnvelope NewVolatile();
+  // A message for the bus, to a room or a user, without core and sequence, that was gathered for under `gather`. The reference
+  // lives until the next call.
+  const link::v1::BusEnvelope& AddMessage(SteadyTime now, uint64_t gather, link::v1::BusEnvelope message);
+  // The envelope of something volatile, or of a request to all cores: nobody waits for it to come back. `gather`: for TakeGather;
+  // 0: none.
+  link::v1::BusEnvelope NewEnvelope(uint64_t gather);
 
-  // The store has answered: the request behind that sequence, if somebody waits for it.
-  std::optional<uint64_t> TakeRequest(uint64_t sequence);
+  // The store has answered: the gather behind that sequence, if there is one.
+  std::optional<uint64_t> TakeGather(uint64_t sequence);
+
+  // A message that is published once, under its gather's id.
+  void AddOnce(uint64_t gather, const link::v1::BusEnvelope& message);
+  // The store has answered.
+  void OnceAnswered(uint64_t gather);
 
   // The oldest message that is not delivered; nullptr: none.
   const link::v1::BusEnvelope* Oldest() const { return waiting_.empty() ? nullptr : &waiting_.front().envelope; }
@@ -55,8 +65,8 @@ class Publications {
   uint64_t delivered_through() const { return delivered_through_; }
   void DeliveredThrough(uint64_t sequence) { delivered_through_ = sequence; }
 
-  size_t waiting() const { return waiting_.size(); }
-  size_t unanswered() const { return unanswered_; }
+  size_t waiting() const { return waiting_.size() + once_.size(); }
+  size_t unanswered() const { return unanswered_ + once_.size(); }
 
  private:
   struct Message {
@@ -64,14 +74,18 @@ class Publications {
     SteadyTime since;
   };
 
+  // Of the text and the ids: what is kept of it.
+  static size_t BytesOf(const link::v1::BusEnvelope& message);
+
   const uint64_t core_;
   const Limits limits_;
   std::deque<Message> waiting_;
-  size_t bytes_ = 0;  // of the texts in waiting_
+  size_t bytes_ = 0;  // of what is in waiting_ and once_
   uint64_t last_sequence_ = 0;
   uint64_t delivered_through_ = 0;
-  size_t unanswered_ = 0;                             // by the store
-  absl::flat_hash_map<uint64_t, uint64_t> requests_;  // by sequence; never iterated over
+  size_t unanswered_ = 0;                            // by the store, without those in once_
+  absl::flat_hash_map<uint64_t, uint64_t> gathers_;  // by sequence; never iterated over
+  absl::flat_hash_map<uint64_t, size_t> once_;       // bytes, by gather; never iterated over
 };
 
 }  // namespace presence::core

@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "common/check.h"
 #include "core/presence_text.h"
 #include "core/redis_store.h"
 
@@ -78,6 +79,23 @@ void RedisStore::GetPresence(std::string_view user_id, std::function<void(absl::
     const bool foreign = reply.text().starts_with("WRONGTYPE");
     if (!foreign && !Usable(reply)) return done(Away());
     done(ParsePresenceEntry(user_id, foreign ? std::string_view() : reply.text()));
+  });
+}
+
+void RedisStore::GetPresences(absl::Span<const std::string> user_ids,
+                              std::function<void(absl::StatusOr<std::vector<StoredPresence>>)> done) {
+  PRESENCE_CHECK(user_ids.size() <= kPresencesMax, "GetPresences is for 1,000 users at most");
+  // One name more than were asked for: MGET takes no empty list, and this way nobody is no case of its own.
+  command_.Start(2 + user_ids.size()).Add("MGET");
+  for (const std::string& user_id : user_ids) command_.Add("presence:" + user_id);
+  command_.Add("presence.sweep");
+  Send([this, ids = std::vector<std::string>(user_ids.begin(), user_ids.end()),
+        done = std::move(done)](RedisReply texts) {
+    if (!Usable(texts)) return done(Away());
+    std::vector<StoredPresence> users;
+    users.reserve(ids.size());
+    for (size_t i = 0; i < ids.size(); ++i) users.push_back(ParsePresenceEntry(ids[i], texts[i].text()));
+    done(std::move(users));
   });
 }
 

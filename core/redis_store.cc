@@ -3,33 +3,23 @@
 #include <algorithm>
 #include <asio/post.hpp>
 #include <chrono>
-#include <cstdio>
 #include <utility>
 
 #include "common/connection_id.h"
 #include "common/json.h"
 #include "common/log.h"
-#include "core/presence_transition.h"
+#include "core/redis_scripts.h"
 
 namespace presence::core {
 namespace {
 
-constexpr std::string_view kBus = "presence.bus";
-constexpr std::string_view kMessages = "message:broadcast";
-constexpr std::string_view kUpdates = "presence:updates";
 constexpr std::chrono::seconds kEchoEvery{1};
 // At about 10 us for each user, one call of the script stays well below 5 ms. A user with thousands of connections
 // costs some 2 us for each of them, once per call.
 constexpr size_t kRefreshesPerCall = 256;
-// What StartScript writes in front of an operation's own arguments: EVALSHA, hash, 0, operation, time and eight
+// What StartTransition writes in front of an operation's own arguments: EVALSHA, hash, 0, operation, time and eight
 // options.
-constexpr size_t kScriptArguments = 13;
-
-std::string Hex(uint64_t number) {
-  char text[20];
-  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(number));
-  return text;
-}
+constexpr size_t kTransitionArguments = 13;
 
 // The value behind "name:" at the start of a line of INFO.
 std::string_view InfoValue(std::string_view info, std::string_view name) {
@@ -68,12 +58,16 @@ RedisStore::RedisStore(asio::io_context& io, RedisStoreOptions options, StoreLis
     : io_(io),
       options_(std::move(options)),
       listener_(listener),
-      echo_channel_("presence.echo:" + Hex(options_.store.core_incarnation)),
+      counters_(options_.counters != nullptr ? *options_.counters : own_counters_),
+      core_(FormatCore(options_.store.core_incarnation)),
+      echo_channel_("presence.echo:" + core_),
+      replies_channel_(RepliesChannel(options_.store.core_incarnation)),
       commands_(io, {options_.address, "presence-core", {}}, *this),
       subscription_(io,
                     {options_.address,
                      "presence-core",
-                     {std::string(kBus), std::string(kMessages), std::string(kUpdates), echo_channel_}},
+                     {std::string(kBusChannel), std::string(kMessagesChannel), std::string(kUpdatesChannel),
+                      replies_channel_, echo_channel_}},
                     *this),
       echo_timer_(io) {
   Echo();
@@ -98,14 +92,9 @@ void RedisStore::InspectServer() {
   Send([this](RedisReply reply) {
     if (Granted(reply, "INFO")) OnServerInfo(reply.text());
   });
-  command_.Start(3).Add("SCRIPT").Add("LOAD").Add(kPresenceTransitionScript);
-  Send([this](RedisReply reply) {
-    if (!Granted(reply, "the script")) return;
-    script_head_.clear();
-    RedisCommand::AppendArgument("EVALSHA", &script_head_);
-    RedisCommand::AppendArgument(reply.text(), &script_head_);
-    RedisCommand::AppendArgument("0", &script_head_);
-  });
+  LoadScript(kPresenceTransitionScript, &transition_head_);
+  LoadScript(kPublishOnceScript, &publish_once_head_);
+  LoadScript(kAnnounceCoreScript, &announce_head_);
   command_.Start(3).Add("HGET").Add("presence.sweep").Add("run");
   Send([this](RedisReply reply) {
     if (!Granted(reply, "HGET presence.sweep")) return;
@@ -113,6 +102,16 @@ void RedisStore::InspectServer() {
     sweep_run_ = reply.text();
     inspected_ = true;
     GoUpWhenReady();
+  });
+}
+
+void RedisStore::LoadScript(std::string_view text, std::string* head) {
+  command_.Start(3).Add("SCRIPT").Add("LOAD").Add(text);
+  Send([this, head](RedisReply reply) {
+    if (!Granted(reply, "a script")) return;
+    head->clear();
+    RedisCommand::AppendArgument("EVALSHA", head);
+    RedisCommand::AppendArgument(reply.text(), head);
   });
 }
 
@@ -131,10 +130,10 @@ void RedisStore::OnServerInfo(std::string_view info) {
   }
   run_id_ = InfoValue(info, "run_id");
   const StoreOptions& store = options_.store;
-  script_options_.clear();
-  const auto add = [this](std::string_view argument) { RedisCommand::AppendArgument(argument, &script_options_); };
+  transition_options_.clear();
+  const auto add = [this](std::string_view argument) { RedisCommand::AppendArgument(argument, &transition_options_); };
   add(run_id_);
-  add(Hex(store.core_incarnation));
+  add(core_);
   add(std::to_string(store.presence_ttl.count()));
   add(std::to_string(store.entry_lifetime.count()));
   add(std::to_string(store.tombstone_lifetime.count()));
@@ -155,7 +154,7 @@ void RedisStore::GoUpWhenReady() {
 }
 
 void RedisStore::OnConnectionLost(RedisConnection& connection, std::string_view why) {
-  ++counters_.connections_lost;
+  counters_.connections_lost.Add();
   if (&connection == &commands_) inspected_ = false;
   const bool news = why != last_loss_;
   last_loss_ = why;
@@ -178,15 +177,21 @@ void RedisStore::Echo() {
 }
 
 void RedisStore::OnMessage(std::string_view channel, std::string_view payload) {
-  if (channel == kBus) {
+  if (channel == kBusChannel) {
     if (!envelope_.ParseFromArray(payload.data(), static_cast<int>(payload.size()))) {
-      ++counters_.bus_invalid;
+      counters_.bus_invalid.Add();
       return;
     }
     listener_.OnBus(envelope_);
-  } else if (channel == kMessages) {
+  } else if (channel == replies_channel_) {
+    if (!replies_.ParseFromArray(payload.data(), static_cast<int>(payload.size()))) {
+      counters_.replies_invalid.Add();
+      return;
+    }
+    listener_.OnReplies(replies_);
+  } else if (channel == kMessagesChannel) {
     listener_.OnOutsideMessage(payload);
-  } else if (channel == kUpdates) {
+  } else if (channel == kUpdatesChannel) {
     listener_.OnOutsidePresence(payload);
   }
 }
@@ -201,7 +206,7 @@ void RedisStore::Write(const PresenceWrite& write) {
     rooms.erase(std::unique(rooms.begin(), rooms.end()), rooms.end());
     for (const std::string_view room : rooms) rooms_.append(1, '\0').append(room);
   }
-  StartScript("write", 12)
+  StartTransition("write", 12)
       .Add(KindName(write.kind))
       .Add(ConnectionName(write.key.incarnation, write.key.connection))
       .Add(write.attach)
@@ -243,7 +248,7 @@ void RedisStore::Refresh(uint64_t id, absl::Span<const RefreshEntry> entries) {
 }
 
 void RedisStore::RefreshPart(absl::Span<const RefreshEntry> entries, RedisConnection::Done done) {
-  StartScript("refresh", 4 * entries.size());
+  StartTransition("refresh", 4 * entries.size());
   for (const RefreshEntry& entry : entries) {
     command_.Add(entry.user_id)
         .Add(ConnectionName(entry.key.incarnation, entry.key.connection))
@@ -256,12 +261,12 @@ void RedisStore::RefreshPart(absl::Span<const RefreshEntry> entries, RedisConnec
 void RedisStore::Sweep(int users_max) {
   if (sweeping_) return;  // it goes on by itself, and each of its calls touches the sweep key
   sweeping_ = true;
-  StartScript("sweep", 1).Add(int64_t{users_max});
+  StartTransition("sweep", 1).Add(int64_t{users_max});
   Send([this, users_max](RedisReply reply) {
     sweeping_ = false;
     if (!Usable(reply)) return;
     if (const int64_t failed = reply[1].number(); failed > 0) {
-      counters_.sweeps_failed += static_cast<uint64_t>(failed);
+      counters_.sweeps_failed.Add(static_cast<uint64_t>(failed));
       static log::LineLimit limit("users that a sweep cannot end", 1, 5);
       if (limit.Admit(log::Level::kWarning)) log::Warning("The sweep could not end {} users, later again", failed);
     }
@@ -276,24 +281,19 @@ void RedisStore::SetTyping(std::string_view room_id, std::string_view user_id, s
   Send([this](RedisReply reply) { Usable(reply); });
 }
 
-void RedisStore::Publish(uint64_t id, const link::v1::BusEnvelope& envelope, std::string_view outside) {
-  envelope.SerializeToString(&envelope_bytes_);
-  command_.Start(3).Add("PUBLISH").Add(kBus).Add(envelope_bytes_);
-  Send([this, id](RedisReply reply) { listener_.OnPublished(id, Usable(reply)); });
-  if (outside.empty()) return;
-  command_.Start(3).Add("PUBLISH").Add(kMessages).Add(outside);
-  Send([this](RedisReply reply) { Usable(reply); });
+RedisCommand& RedisStore::StartTransition(std::string_view operation, size_t arguments) {
+  command_.Start(kTransitionArguments + arguments).AddWritten(transition_head_).Add("0").Add(operation);
+  return AddTime().AddWritten(transition_options_);
 }
 
-RedisCommand& RedisStore::StartScript(std::string_view operation, size_t arguments) {
-  command_.Start(kScriptArguments + arguments).AddWritten(script_head_).Add(operation);
-  if (options_.clock) {
-    const auto time = std::chrono::floor<std::chrono::microseconds>(options_.clock().time_since_epoch());
-    command_.Add(int64_t{time.count()});
-  } else {
-    command_.Add("");
-  }
-  return command_.AddWritten(script_options_);
+RedisCommand& RedisStore::StartScript(std::string_view head, std::string_view key, size_t arguments) {
+  return command_.Start(4 + arguments).AddWritten(head).Add("1").Add(key);
+}
+
+RedisCommand& RedisStore::AddTime() {
+  if (!options_.clock) return command_.Add("");
+  const auto time = std::chrono::floor<std::chrono::microseconds>(options_.clock().time_since_epoch());
+  return command_.Add(int64_t{time.count()});
 }
 
 std::string_view RedisStore::EscapedOrEmpty(std::string_view text, std::string* scratch) {
@@ -304,14 +304,14 @@ std::string_view RedisStore::EscapedOrEmpty(std::string_view text, std::string* 
 
 void RedisStore::Send(RedisConnection::Done done) {
   if (commands_.Send(command_, done) || !done) return;
-  ++counters_.commands_refused;
+  counters_.commands_refused.Add();
   Later([done = std::move(done)] { done(RedisReply()); });
 }
 
 bool RedisStore::Usable(RedisReply reply) {
   if (reply.lost()) return false;
   if (!reply.is_error()) return true;
-  ++counters_.commands_refused;
+  counters_.errors.Add();
   static log::LineLimit limit("errors from Redis", 1, 5);
   if (limit.Admit(log::Level::kWarning)) log::Warning("Redis answered: {}", Escaped(reply.text()));
   if (CannotServe(reply.text())) {

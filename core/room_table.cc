@@ -7,6 +7,8 @@
 namespace presence::core {
 namespace {
 
+constexpr size_t kShrinkAbove = 64;  // members; below, copying costs more than it saves
+
 RoomShard* FindShard(Room& room, ShardIndex shard) {
   const auto found = std::find_if(room.shards.begin(), room.shards.end(),
                                   [shard](const RoomShard& entry) { return entry.shard == shard; });
@@ -15,25 +17,51 @@ RoomShard* FindShard(Room& room, ShardIndex shard) {
 
 }  // namespace
 
-RoomIndex RoomTable::AddMember(std::string_view room_id, ShardIndex shard) {
+Membership RoomTable::AddMember(std::string_view room_id, ShardIndex shard, ConnectionIndex member) {
   const RoomIndex index = rooms_.Intern(room_id);
   Room& room = rooms_[index];
+  if (room.members.empty()) in_order_.insert(index);
   RoomShard* entry = FindShard(room, shard);
   if (entry == nullptr) entry = &room.shards.emplace_back(RoomShard{shard, 0, 0});
   ++entry->members;
   ++memberships_;
-  return index;
+  room.state = ++last_state_;
+  room.members.push_back(member);
+  return {index, static_cast<uint32_t>(room.members.size() - 1)};
 }
 
-void RoomTable::RemoveMember(RoomIndex index, ShardIndex shard) {
+ConnectionIndex RoomTable::RemoveMember(Membership membership, ShardIndex shard) {
+  const auto [index, position] = membership;
   Room& room = rooms_[index];
   RoomShard* entry = FindShard(room, shard);
-  PRESENCE_CHECK(entry != nullptr && entry->members > 0, "only a member leaves a room");
+  PRESENCE_CHECK(entry != nullptr && entry->members > 0 && position < room.members.size(),
+                 "only a member leaves a room");
   --memberships_;
-  if (--entry->members > 0) return;
-  if (entry->handle != 0) HandlesOf(shard).free.push_back(entry->handle);
-  room.shards.erase(room.shards.begin() + (entry - room.shards.data()));
-  if (room.shards.empty()) rooms_.Free(index);
+  room.state = ++last_state_;
+  if (--entry->members == 0) {
+    if (entry->handle != 0) HandlesOf(shard).free.push_back(entry->handle);
+    room.shards.erase(room.shards.begin() + (entry - room.shards.data()));
+  }
+  const ConnectionIndex last = room.members.back();
+  room.members.pop_back();
+  if (room.members.empty()) {
+    in_order_.erase(index);  // before the row loses its text
+    rooms_.Free(index);
+    return kNoConnection;
+  }
+  const bool fills_gap = position < room.members.size();
+  if (fills_gap) room.members[position] = last;
+  // A room that was large once: three quarters must go before it is copied again.
+  if (room.members.capacity() > kShrinkAbove && room.members.size() <= room.members.capacity() / 4) {
+    room.members.shrink_to_fit();
+  }
+  return fills_gap ? last : kNoConnection;
+}
+
+void RoomTable::VisitBehind(std::string_view after, absl::FunctionRef<bool(RoomIndex)> visit) const {
+  for (auto room = in_order_.upper_bound(after); room != in_order_.end(); ++room) {
+    if (!visit(*room)) return;
+  }
 }
 
 uint32_t RoomTable::HandleOf(RoomIndex index, ShardIndex shard) {

@@ -32,7 +32,6 @@ void ServingState::Forget() {
 void ServingState::Tell() {
   for (const Followed& followed : followed_) {
     const bool serving = !draining_ && (store_up_ || followed.needs == Needs::kNothing);
-    followed.health->SetServingStatus("", serving);
     followed.health->SetServingStatus(followed.service, serving);
   }
 }

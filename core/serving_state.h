@@ -1,6 +1,6 @@
 // What the standard health services (grpc.health.v1.Health) of this core's servers say.
 //
-// The API serves while the store is up and the core is not draining. The link serves until the core drains, store or not: edges
+// PresenceService serves while the store is up and the core is not draining; operators may look without a store. The link serves until the core drains, store or not: edges
 // attached to a core without Redis keep their clients and deliver among each other, while edges without any
 // core would have to close them.
 //
@@ -23,8 +23,8 @@ class ServingState {
  public:
   enum class Needs { kStore, kNothing };
 
-  // Keeps the health of `service`, and of the server as a whole (""), up to date. The health service must outlive the
-  // last call to this object.
+  // Keeps the health of `service` up to date; "" is the server as a whole. The health service must outlive the last call to
+  // this object.
   void Follow(grpc::HealthCheckServiceInterface& health, std::string service, Needs needs) ABSL_LOCKS_EXCLUDED(mutex_);
 
   void SetStoreUp(bool up) ABSL_LOCKS_EXCLUDED(mutex_);

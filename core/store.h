@@ -14,7 +14,10 @@
 //   presence.changes         zset: user -> version (us) of the last change, the last 10 minutes
 //   presence.sweep           hash: when the last sweep was, by which Redis run, until when nothing expires, since
 //                            when the change log is whole
+//   presence.cores           zset: core incarnation (16 hexadecimal digits) -> when it was last announced (ms)
+//   presence.request:{id}    of a request_id of the API, for 5 minutes: its fingerprint and what it was answered
 //   presence.bus             channel: link.v1.BusEnvelope
+//   presence.core:{core}     channel: link.v1.ClusterReplies to that core; incarnation as above
 //
 // Every transition is one atomic script (core/presence_transition.lua):
 //   * Entries whose deadline has passed are dropped first, unless the store is quiet (see Sweep).
@@ -32,6 +35,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -55,7 +59,9 @@ struct StoreOptions {
   std::chrono::milliseconds quiet_period{15000};  // after Redis was away: nothing expires
   std::chrono::milliseconds sweep_gap_max{3000};  // a longer one means that Redis, or every core, was away
   std::chrono::minutes change_log_lifetime{10};
-  uint64_t core_incarnation = 0;  // names this core in "origin"
+  std::chrono::milliseconds core_lifetime{3000};  // a core that was not announced for so long is not live
+  std::chrono::minutes request_lifetime{5};       // of a request_id
+  uint64_t core_incarnation = 0;                  // names this core in "origin"
 };
 
 // One device of one user.
@@ -127,6 +133,18 @@ struct ChangeLog {
   std::vector<StoredChange> changes;
 };
 
+// A publication that happens once for each request_id.
+struct OnceResult {
+  enum class Outcome : uint8_t {
+    kPublished,
+    kRepeated,     // the same was published before: nothing happened
+    kConflict,     // something else was, under that request_id: nothing happened
+    kUnavailable,  // whether it happened is not known; repeating it is safe
+  };
+  Outcome outcome = Outcome::kUnavailable;
+  std::string answer;  // kRepeated: as given to SaveAnswer; empty when that has not come yet
+};
+
 // What a store tells its core.
 class StoreListener {
  public:
@@ -143,10 +161,15 @@ class StoreListener {
   // nothing is known, because Redis refused or did not answer, is not named.
   virtual void OnRefreshed(uint64_t id, absl::Span<const uint32_t> missing) = 0;
   virtual void OnPublished(uint64_t id, bool ok) = 0;
+  virtual void OnPublishedOnce(uint64_t id, const OnceResult& result) = 0;
+  // Of Announce: the incarnations of all live cores, this one included, ascending; or UNAVAILABLE.
+  virtual void OnCoresRead(const absl::StatusOr<std::vector<uint64_t>>& cores) = 0;
   virtual void OnChangesRead(uint64_t id, const absl::StatusOr<ChangeLog>& log) = 0;
 
   // From the bus, in Redis' order, what this core published itself included.
   virtual void OnBus(const link::v1::BusEnvelope& envelope) = 0;
+  // To this core, by Reply. In one order with what comes from the bus.
+  virtual void OnReplies(const link::v1::ClusterReplies& replies) = 0;
   // From message:broadcast and presence:updates: as published, by anybody, valid or not.
   virtual void OnOutsideMessage(std::string_view text) = 0;
   virtual void OnOutsidePresence(std::string_view text) = 0;
@@ -154,6 +177,8 @@ class StoreListener {
 
 class Store {
  public:
+  static constexpr size_t kPresencesMax = 1'000;  // of one GetPresences
+
   virtual ~Store() = default;
 
   // One transition. Answered by OnWritten; kUnavailable when the store is away or has not answered within 2 s
@@ -178,9 +203,25 @@ class Store {
   // OnPublished.
   virtual void Publish(uint64_t id, const link::v1::BusEnvelope& envelope, std::string_view outside) = 0;
 
+  // The same, unless that request_id was used within request_lifetime: one atomic script. Answered by OnPublishedOnce.
+  virtual void PublishOnce(uint64_t id, std::string_view request_id, std::string_view fingerprint,
+                           const link::v1::BusEnvelope& envelope, std::string_view outside) = 0;
+  // What a repeat of that request_id is to be answered from now on; its lifetime stays. No answer.
+  virtual void SaveAnswer(std::string_view request_id, std::string_view answer) = 0;
+
+  // Once a second: this core is live. Answered by OnCoresRead.
+  virtual void Announce() = 0;
+  // This core stops: it is not live any more. No answer.
+  virtual void Withdraw() = 0;
+  // To that core alone. Volatile: no answer.
+  virtual void Reply(uint64_t core, const link::v1::ClusterReplies& replies) = 0;
+
   // Reads. Each callback is called exactly once, with UNAVAILABLE when the store is away or silent for 2 s.
   // A user without an entry, or with a corrupt one, reads as OFFLINE.
   virtual void GetPresence(std::string_view user_id, std::function<void(absl::StatusOr<StoredPresence>)> done) = 0;
+  // The same for up to kPresencesMax users, in one round trip; answered in their order.
+  virtual void GetPresences(absl::Span<const std::string> user_ids,
+                            std::function<void(absl::StatusOr<std::vector<StoredPresence>>)> done) = 0;
   // Users who are not offline, in byte order behind `after_user_id` (empty: from the start); limit 1 to 10,000.
   virtual void ListPresence(std::string_view after_user_id, uint32_t limit,
                             std::function<void(absl::StatusOr<PresencePage>)> done) = 0;

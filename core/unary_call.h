@@ -2,7 +2,8 @@
 //
 // Belongs to gRPC: it deletes itself when gRPC is done with it, which is not before Refuse or Answer. Exactly one of the two is
 // called, once. Request, response and context live until then. A call whose client has gone is answered like any other: nobody
-// reads it. One that nobody waits for any more when its turn on the loop comes should be answered without work: see GivenUp.
+// reads it. One that nobody waits for any more when its turn on the loop comes should be answered without work (see GivenUp), and
+// what it asks all cores for is given up at once.
 //
 // What is under way is bounded by a CallBudget for each service; over it calls are refused with RESOURCE_EXHAUSTED.
 #pragma once
@@ -14,14 +15,22 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
+#include <string>
+#include <string_view>
+#include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "common/metrics.h"
+#include "core/access.h"
+#include "core/core_runtime.h"
 #include "core/grpc_status.h"
 
 namespace presence::core {
 
 struct CallBudget {
+  const char* service = "";  // for who is refused
   size_t calls_max = 0;
   size_t bytes_max = 0;  // what the calls make the service hold: payloads that wait, answers that are put together
   std::atomic<size_t> calls{0};
@@ -34,15 +43,44 @@ inline constexpr size_t kListedUserBytes = 256;
 struct MethodMetrics {
   // By the loop thread: calls that were admitted.
   LatencyHistogram latency;
-  Counter answered, failed;
-  // By any thread: calls that were invalid or over the budget.
+  Counter answered, failed, given_up;
+  // By any thread: calls that were not allowed, invalid or over the budget.
   std::atomic<uint64_t> refused{0};
 };
+
+// The methods of one service, for the metrics page: a member `MethodMetrics& ping_ = metrics_.Add("Ping")` is all that a method needs.
+class ServiceMetrics {
+ public:
+  struct Method {
+    std::string name;
+    MethodMetrics metrics;
+  };
+
+  // Before the service is used.
+  MethodMetrics& Add(std::string name) {
+    Method& method = methods_.emplace_back();
+    method.name = std::move(name);
+    return method.metrics;
+  }
+  const std::deque<Method>& methods() const { return methods_; }
+
+ private:
+  std::deque<Method> methods_;  // stays where it is
+};
+
+// OK, or why the caller may not: with the role in the details, when that is what is missing.
+inline absl::Status CheckRole(Access& access, const grpc::CallbackServerContext& context, Role role) {
+  absl::Status status = access.Check(context, role);
+  if (!absl::IsPermissionDenied(status)) return status;
+  return WithReason(std::move(status), reason::kRoleMissing, {{"role", std::string(RoleName(role))}});
+}
 
 class UnaryCall final : public grpc::ServerUnaryReactor {
  public:
   UnaryCall(const grpc::CallbackServerContext& context, CallBudget& budget, MethodMetrics& metrics)
       : context_(context), budget_(budget), metrics_(metrics), began_(std::chrono::steady_clock::now()) {}
+
+  // --- from the method itself; those that refuse return the call, as the method does.
 
   // Takes the call's share of the budget. False: there is none; Refuse it.
   bool Admit(size_t bytes) {
@@ -53,25 +91,45 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
     return calls_now <= budget_.calls_max && bytes_now <= budget_.bytes_max;
   }
 
-  // From the method itself; returns the call, as the method does.
   grpc::ServerUnaryReactor* Refuse(const absl::Status& why) {
     metrics_.refused.fetch_add(1, std::memory_order_relaxed);
     End(why);
     return this;
   }
   grpc::ServerUnaryReactor* RefuseOverBudget() {
-    return Refuse(absl::ResourceExhaustedError("too many calls are under way; try again shortly"));
+    return Refuse(WithReason(
+        absl::ResourceExhaustedError(absl::StrCat(budget_.service, ": ", budget_.calls_max, " calls, or ",
+                                                  budget_.bytes_max, " bytes, are under way; try again shortly")),
+        reason::kTooManyCalls,
+        {{"service", budget_.service},
+         {"calls_max", absl::StrCat(budget_.calls_max)},
+         {"bytes_max", absl::StrCat(budget_.bytes_max)}}));
   }
 
-  // From the loop thread, when its turn comes: cancelled, or past its deadline.
-  bool GivenUp() const { return context_.IsCancelled(); }
+  // --- from the method, behind Admit, or from the loop thread, before Answer.
 
-  // From the loop thread. The response is filled in when the status is OK.
+  // Cancelled, or past its deadline.
+  bool GivenUp() const { return cancelled_.load() || context_.IsCancelled(); }
+
+  // Asks all cores. `done` is called on the loop thread and Answers the call, or asks again. The runtime outlives the call.
+  void Ask(CoreRuntime& runtime, link::v1::ClusterRequest body, AskDone done) {
+    if (runtime_ == nullptr) runtime_ = &runtime;  // once: OnCancel may be reading it
+    const uint64_t request = runtime.NextRequest();
+    asked_.store(request);
+    runtime.Ask(request, std::move(body), std::move(done));
+    // OnCancel may have come between: then its GiveUp was too early, or named the question before this one.
+    if (cancelled_.load()) runtime.GiveUp(request);
+  }
+
+  // --- from the loop thread.
+
+  // The response is filled in when the status is OK.
   void Answer(const absl::Status& status) {
     metrics_.latency.Observe(std::chrono::steady_clock::now() - began_);
-    (status.ok() ? metrics_.answered : metrics_.failed).Add();
+    (status.ok() ? metrics_.answered : GivenUp() ? metrics_.given_up : metrics_.failed).Add();
     End(status);
   }
+  void AnswerGivenUp() { Answer(absl::CancelledError("nobody waits for the answer")); }
 
  private:
   void End(const absl::Status& status) {
@@ -82,6 +140,13 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
     Finish(ToGrpc(status));
   }
 
+  // On another thread, any time after the method has returned and before OnDone: also while the loop answers, or asks once more.
+  // Either this sees what was asked last, or Ask sees `cancelled_`.
+  void OnCancel() override {
+    cancelled_.store(true);
+    if (const uint64_t request = asked_.load(); request != 0) runtime_->GiveUp(request);
+  }
+
   void OnDone() override { delete this; }
 
   const grpc::CallbackServerContext& context_;
@@ -90,6 +155,9 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
   const SteadyTime began_;
   size_t bytes_ = 0;
   bool admitted_ = false;
+  CoreRuntime* runtime_ = nullptr;  // before asked_
+  std::atomic<uint64_t> asked_{0};
+  std::atomic<bool> cancelled_{false};
 };
 
 }  // namespace presence::core

@@ -37,18 +37,21 @@ void Declare(Config& c, ConfigReader& reader) {
   reader.Integer("PRESENCE_FRAMES_PER_SECOND", &c.presence_frames_per_second, 1'000, 100'000'000,
                  "presence frames to clients, per shard; the rest waits and is coalesced per user");
 
+  reader.Choice("CORE_LINK_TLS", &c.link_tls, {{"auto", LinkTls::kAuto}, {"on", LinkTls::kOn}, {"off", LinkTls::kOff}},
+                "TLS to the cores; auto: on when one of the next three is set");
+  reader.Text("CORE_LINK_CA", &c.link_files.peer_ca,
+              "PEM file: who may have signed the cores' certificates; empty: the system's authorities");
+  reader.Text("CORE_LINK_CERT", &c.link_files.certificate, "PEM file: this edge's certificate, for mutual TLS");
+  reader.Text("CORE_LINK_KEY", &c.link_files.key, "PEM file: its private key, without a passphrase");
+  reader.Text("CORE_LINK_SERVER_NAME", &c.link_server_name,
+              "the name that must stand in the cores' certificates; empty: the host of the address");
+  reader.Secret("LINK_SECRET", &c.link_secret, "the same as on the cores; at least 16 bytes");
+  reader.Text("LINK_SECRET_FILE", &c.link_secret_file, "a file that holds it instead");
+
   reader.Section("Keys and tokens");
-  reader.Url("KEYCLOAK_URL", &c.keycloak_url, "where Keycloak is; its realm's keys verify the tokens");
-  reader.Text("KEYCLOAK_REALM", &c.keycloak_realm, "the realm");
-  reader.Text("KEYCLOAK_CLIENT_ID", &c.keycloak_client_id,
-              "must be the azp or in the aud of a token while JWT_AUDIENCE is unset; empty: not checked");
+  DeclareTokenSettings(reader, c.tokens);
   reader.Secret("KEYCLOAK_CLIENT_SECRET", &c.keycloak_client_secret,
                 "accepted for compatibility and not used: verifying tokens takes public keys only");
-  reader.Text("JWKS_FILE", &c.jwks_file, "a JWK set in a file instead of Keycloak: for development and tests");
-  reader.List("JWT_ISSUER", &c.jwt_issuers,
-              "accepted issuers; empty: KEYCLOAK_URL/realms/KEYCLOAK_REALM, with JWKS_FILE any");
-  reader.List("JWT_AUDIENCE", &c.jwt_audiences,
-              "one of these must be in the token's aud; empty: see KEYCLOAK_CLIENT_ID");
   reader.List("ALLOWED_ORIGINS", &c.allowed_origins,
               "pages that may connect and read REST answers, beside the edge's own; * is any");
   reader.Choice("REST_AUTH", &c.rest_auth, {{"open", RestAuth::kOpen}, {"bearer", RestAuth::kBearer}},
@@ -66,10 +69,13 @@ void Declare(Config& c, ConfigReader& reader) {
                  "further subscriptions get error 429");
 
   reader.Check([&c] { return !c.core_link.empty(); }, "CORE_LINK is empty: name at least one core as host:port");
-  reader.Check([&c] { return !c.jwks_file.empty() || !c.keycloak_url.empty(); },
+  reader.Check([&c] { return c.tokens.given(); },
                "there is no source of keys: set KEYCLOAK_URL and KEYCLOAK_REALM, or JWKS_FILE for development");
-  reader.Check([&c] { return c.jwks_file.empty() || access(c.jwks_file.c_str(), R_OK) == 0; },
-               "JWKS_FILE cannot be read: `presence-cli keys --out DIR` makes DIR/jwks.json");
+  reader.Check(
+      [&c] { return c.link_tls != LinkTls::kOff || !c.link_files.any(); },
+      "CORE_LINK_TLS=off, but CORE_LINK_CA, CORE_LINK_CERT or CORE_LINK_KEY is set: unset them, or CORE_LINK_TLS");
+  reader.Check([&c] { return c.link_server_name.empty() || c.uses_link_tls(); },
+               "CORE_LINK_SERVER_NAME needs TLS: set CORE_LINK_CA, or CORE_LINK_TLS=on for the system's authorities");
 }
 
 namespace {
@@ -101,11 +107,6 @@ void Complete(Config& c) {
   }
   if (c.shards == 0) c.shards = std::clamp(std::thread::hardware_concurrency(), 1u, 256u);
   FitConnections(c);
-  if (c.jwks_file.empty() && c.jwt_issuers.empty()) {
-    std::string base = c.keycloak_url;
-    while (!base.empty() && base.back() == '/') base.pop_back();
-    c.jwt_issuers = {base + "/realms/" + c.keycloak_realm};
-  }
 }
 
 }  // namespace presence::edge

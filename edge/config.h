@@ -8,10 +8,13 @@
 #include "common/config.h"
 #include "common/log.h"
 #include "common/time.h"
+#include "common/tls_files.h"
+#include "common/token_settings.h"
 
 namespace presence::edge {
 
 enum class RestAuth : uint8_t { kOpen, kBearer };
+enum class LinkTls : uint8_t { kAuto, kOn, kOff };
 
 struct Config {
   std::string service_name = "presence";
@@ -22,13 +25,14 @@ struct Config {
   uint32_t shards = 0;  // default: one per hardware thread
   std::vector<std::string> core_link = {"127.0.0.1:50052"};
 
-  std::string keycloak_url;
-  std::string keycloak_realm = "colink";
-  std::string keycloak_client_id;
+  LinkTls link_tls = LinkTls::kAuto;
+  TlsPaths link_files;  // peer_ca: who signs the cores' certificates
+  std::string link_server_name;
+  std::string link_secret;
+  std::string link_secret_file;
+
+  TokenSettings tokens;
   std::string keycloak_client_secret;
-  std::string jwks_file;
-  std::vector<std::string> jwt_issuers;
-  std::vector<std::string> jwt_audiences;
   std::vector<std::string> allowed_origins = {"http://localhost:3000", "http://localhost:5173"};
   RestAuth rest_auth = RestAuth::kOpen;
 
@@ -40,9 +44,11 @@ struct Config {
   uint32_t presence_frames_per_second = 200'000;
   Duration isolation_max = std::chrono::seconds(30);
   Duration drain_window = std::chrono::seconds(3);
+
+  bool uses_link_tls() const { return link_tls == LinkTls::kOn || (link_tls == LinkTls::kAuto && link_files.any()); }
 };
 
-// Declares all settings. What depends on others or on the machine (issuers, name, shards, connections) is filled in by Complete, which
+// Declares all settings. What depends on the machine (name, shards, connections) is filled in by Complete, which
 // also raises the soft descriptor limit to the hard one.
 void Declare(Config& config, ConfigReader& reader);
 void Complete(Config& config);

@@ -11,6 +11,8 @@
 
 #include "absl/base/thread_annotations.h"
 #include "common/check.h"
+#include "common/shared_secret.h"
+#include "common/tls_credentials.h"
 #include "presence/link/v1/link.grpc.pb.h"
 
 namespace presence::edge {
@@ -32,13 +34,22 @@ absl::Status ToAbsl(const grpc::Status& status) {
   return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
 }
 
-std::shared_ptr<grpc::Channel> Dial(const std::string& address) {
+std::shared_ptr<grpc::Channel> Dial(const std::string& address, const LinkCredentials& credentials) {
   grpc::ChannelArguments arguments;
   // Otherwise all shards of a process would share one connection, and so one core thread's attention.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   arguments.SetMaxReceiveMessageSize(kReceiveBytesMax);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  if (!credentials.server_name.empty()) arguments.SetSslTargetNameOverride(credentials.server_name);
+  return grpc::CreateCustomChannel(
+      address,
+      credentials.tls == nullptr ? grpc::InsecureChannelCredentials() : MakeTlsChannelCredentials(*credentials.tls),
+      arguments);
+}
+
+// Not as gRPC's call credentials: those refuse to go without TLS.
+void ShowSecret(const LinkCredentials& credentials, grpc::ClientContext& context) {
+  if (!credentials.secret.empty()) context.AddMetadata(kSecretMetadataKey, credentials.secret);
 }
 
 }  // namespace
@@ -55,8 +66,10 @@ class Stream : public grpc::ClientBidiReactor<EdgeFrame, CoreFrame>, public std:
     std::function<void(absl::Status, std::shared_ptr<Stream>)> done;
   };
 
-  Stream(std::shared_ptr<grpc::Channel> channel, Notices notices)
-      : notices_(std::move(notices)), channel_(std::move(channel)), stub_(link::v1::Link::NewStub(channel_)) {}
+  Stream(const std::string& address, const LinkCredentials& credentials, Notices notices)
+      : notices_(std::move(notices)), channel_(Dial(address, credentials)), stub_(link::v1::Link::NewStub(channel_)) {
+    ShowSecret(credentials, context_);
+  }
 
   void Start() {
     self_ = shared_from_this();
@@ -171,16 +184,17 @@ class CoreLink::State : public std::enable_shared_from_this<CoreLink::State> {
       });
     };
     stream_ = std::make_shared<Stream>(
-        Dial(address), Stream::Notices{
-                           [on_loop, number] { on_loop([number](State& s) { s.OnReadable(number); }); },
-                           [on_loop, number](bool ok) { on_loop([number, ok](State& s) { s.OnWritten(number, ok); }); },
-                           [on_loop, number](absl::Status status, std::shared_ptr<Stream> stream) {
-                             on_loop([number, status, stream = std::move(stream)](State& s) mutable {
-                               s.OnDone(number, status);
-                               stream.reset();
-                             });
-                           },
-                       });
+        address, options_.credentials,
+        Stream::Notices{
+            [on_loop, number] { on_loop([number](State& s) { s.OnReadable(number); }); },
+            [on_loop, number](bool ok) { on_loop([number, ok](State& s) { s.OnWritten(number, ok); }); },
+            [on_loop, number](absl::Status status, std::shared_ptr<Stream> stream) {
+              on_loop([number, status, stream = std::move(stream)](State& s) mutable {
+                s.OnDone(number, status);
+                stream.reset();
+              });
+            },
+        });
     write_in_flight_ = false;
     gathering_->Clear();
     drop_reason_ = absl::OkStatus();
@@ -249,6 +263,7 @@ class CoreLink::State : public std::enable_shared_from_this<CoreLink::State> {
     auto pending = std::make_shared<Pending>();
     pending->request = std::move(request);
     pending->stream = stream_;
+    ShowSecret(options_.credentials, pending->context);
     pending->context.set_deadline(std::chrono::system_clock::now() + timeout);
     calls_.push_back(&pending->context);
     method(stream_->stub(), &pending->context, &pending->request, &pending->response,

@@ -25,12 +25,24 @@ namespace asio {
 class io_context;
 }
 
+namespace presence {
+class TlsFiles;
+}
+
 namespace presence::edge {
+
+// What an edge shows its cores, and what it expects of them.
+struct LinkCredentials {
+  std::shared_ptr<TlsFiles> tls;  // asked at each dial; null: no TLS
+  std::string server_name;        // what the core's certificate must name; empty: the host of the address
+  std::string secret;             // goes with each call; empty: none
+};
 
 struct CoreLinkOptions {
   std::vector<std::string> addresses;   // host:port or a gRPC name; at least one
   uint64_t start = 0;                   // which address to try first, modulo their number
   size_t frame_bytes_max = 256 * 1024;  // one larger event goes alone
+  LinkCredentials credentials{};
 };
 
 // Calls come from the shard's loop, never from inside a call to the link, except where said.

@@ -18,6 +18,15 @@ std::optional<HeldRequest> EventLog::Answer(uint64_t sequence, bool join) {
   return request;
 }
 
+std::optional<HeldRequest> EventLog::Newest(uint64_t connection, RoomIndex room, uint32_t unanswered) const {
+  for (auto request = requests_.rbegin(); request != requests_.rend() && unanswered > 0; ++request) {
+    if (request->answered || request->connection != connection) continue;
+    if (request->room == room) return *request;
+    --unanswered;
+  }
+  return std::nullopt;
+}
+
 std::optional<HeldClose> EventLog::DropOldestClose() {
   if (closes_.empty()) return std::nullopt;
   const HeldClose close = closes_.front();

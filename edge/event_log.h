@@ -20,8 +20,9 @@ struct HeldRequest {
   uint64_t sequence = 0;
   uint64_t connection = 0;  // ConnectionId, packed
   RoomIndex room;
-  link::v1::RoomKind kind = link::v1::ROOM_KIND_UNSPECIFIED;  // for the confirmation
-  bool join = false;                                          // or a leave
+  // For the confirmation. UNSPECIFIED: the client is told nothing, since it has not asked and is not in the room.
+  link::v1::RoomKind kind = link::v1::ROOM_KIND_UNSPECIFIED;
+  bool join = false;  // or a leave
   bool answered = false;
 };
 
@@ -38,6 +39,10 @@ class EventLog {
 
   // The unanswered request with this sequence, which is answered by that. None: there is no such request (any more).
   std::optional<HeldRequest> Answer(uint64_t sequence, bool join);
+
+  // The latest unanswered request of this connection about this room. `unanswered` is how many the connection has in here: 0 makes
+  // it free, others cost a look at each request from the newest on until all of them were seen.
+  std::optional<HeldRequest> Newest(uint64_t connection, RoomIndex room, uint32_t unanswered) const;
 
   // Takes out everything up to this sequence; visits what was unanswered.
   template <typename RequestVisitor, typename CloseVisitor>

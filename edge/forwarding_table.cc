@@ -36,7 +36,7 @@ bool ForwardingTable::Bind(uint32_t slot, std::string_view room_id, uint32_t han
   if (SeatIndex(slot, index) != kNone) return true;
   if (slot >= seats_.size()) seats_.resize(slot + 1);
   if (room.members.empty()) ++rooms_with_members_;
-  seats_[slot].push_back({index, static_cast<uint32_t>(room.members.size())});
+  seats_[slot].emplace_back(index, static_cast<uint32_t>(room.members.size()));
   room.members.push_back(slot);
   room.seat_of_member.push_back(static_cast<uint32_t>(seats_[slot].size() - 1));
   return true;
@@ -55,6 +55,17 @@ void ForwardingTable::RemoveSlot(uint32_t slot) {
   if (slot >= seats_.size()) return;
   while (!seats_[slot].empty()) TakeOut(slot, static_cast<uint32_t>(seats_[slot].size() - 1));
   Seats().swap(seats_[slot]);
+}
+
+link::v1::RoomKind ForwardingTable::KindOf(uint32_t slot, RoomIndex room) const {
+  const uint32_t seat = SeatIndex(slot, room.value());
+  if (seat == kNone) return link::v1::ROOM_KIND_UNSPECIFIED;
+  return seats_[slot][seat].dm != 0 ? link::v1::ROOM_KIND_DM : link::v1::ROOM_KIND_CHANNEL;
+}
+
+void ForwardingTable::Name(uint32_t slot, RoomIndex room, link::v1::RoomKind kind) {
+  const uint32_t seat = SeatIndex(slot, room.value());
+  if (seat != kNone) seats_[slot][seat].dm = kind == link::v1::ROOM_KIND_DM ? 1 : 0;
 }
 
 void ForwardingTable::ForgetHandles() {

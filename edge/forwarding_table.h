@@ -20,6 +20,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "common/ids.h"
+#include "presence/link/v1/link.pb.h"
 
 namespace presence::edge {
 
@@ -47,6 +48,9 @@ class ForwardingTable {
   // False: it was not in there.
   bool Unbind(uint32_t slot, std::string_view room_id);
   void RemoveSlot(uint32_t slot);
+  // How the client named the room when it joined: CHANNEL until Name says otherwise, UNSPECIFIED when the slot is not in there.
+  link::v1::RoomKind KindOf(uint32_t slot, RoomIndex room) const;
+  void Name(uint32_t slot, RoomIndex room, link::v1::RoomKind kind);
   // No handle means anything any more. Memberships stay.
   void ForgetHandles();
 
@@ -67,6 +71,7 @@ class ForwardingTable {
 
  private:
   static constexpr uint32_t kNone = UINT32_MAX;
+  static constexpr uint32_t kRoomMax = (1u << 31) - 1;  // memory ends long before
 
   struct Room {
     std::string id;
@@ -76,9 +81,12 @@ class ForwardingTable {
     absl::InlinedVector<uint32_t, 4> members;
     absl::InlinedVector<uint32_t, 4> seat_of_member;
   };
-  // One room of one slot: rooms_[room].members[position] is the slot.
+  // One room of one slot: rooms_[room].members[position] is the slot. The client's word for the room costs the one bit that is left: a
+  // connection in two rooms is the common case, and 8 bytes for each are what the vector has inline.
   struct Seat {
-    uint32_t room;
+    Seat(uint32_t of_room, uint32_t at_position) : room(of_room & kRoomMax), dm(0), position(at_position) {}
+    uint32_t room : 31;
+    uint32_t dm : 1;
     uint32_t position;
   };
   using Seats = absl::InlinedVector<Seat, 2>;  // two fit where the pointer and the capacity would stand

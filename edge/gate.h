@@ -14,10 +14,10 @@
 #include <variant>
 #include <vector>
 
+#include "common/jwk_set.h"
 #include "common/time.h"
+#include "common/token_verifier.h"
 #include "edge/http.h"
-#include "edge/jwk_set.h"
-#include "edge/token_verifier.h"
 
 namespace presence::edge {
 

@@ -377,19 +377,4 @@ absl::StatusOr<std::string> PercentDecode(std::string_view text) {
   return out;
 }
 
-std::string PercentEncode(std::string_view text) {
-  constexpr std::string_view kDigits = "0123456789ABCDEF";
-  std::string out;
-  out.reserve(text.size());
-  for (char c : text) {
-    if (IsAlphanumeric(c) || c == '-' || c == '.' || c == '_' || c == '~') {  // RFC 3986, section 2.3
-      out.push_back(c);
-    } else {
-      const auto byte = static_cast<unsigned char>(c);
-      out.append({'%', kDigits[byte >> 4], kDigits[byte & 15]});
-    }
-  }
-  return out;
-}
-
 }  // namespace presence::edge

@@ -61,6 +61,5 @@ HttpResponse JsonError(int status, std::string_view error);
 
 // Decodes %XX ('+' stays). INVALID_ARGUMENT on a broken escape.
 absl::StatusOr<std::string> PercentDecode(std::string_view text);
-std::string PercentEncode(std::string_view text);
 
 }  // namespace presence::edge

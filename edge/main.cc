@@ -9,11 +9,15 @@
 #include <random>
 #include <thread>
 
+#include "absl/synchronization/mutex.h"
 #include "common/config.h"
+#include "common/key_source.h"
 #include "common/log.h"
+#include "common/network.h"
+#include "common/shared_secret.h"
+#include "common/tls_files.h"
 #include "edge/config.h"
 #include "edge/edge_metrics.h"
-#include "edge/key_source.h"
 #include "edge/shard_thread.h"
 
 namespace presence::edge {
@@ -28,25 +32,11 @@ uint64_t RandomIncarnation() {
   return value;
 }
 
-KeySourceOptions KeysOf(const Config& config) {
-  KeySourceOptions options;
-  if (config.jwks_file.empty()) {
-    options.url = CertsUrl(config.keycloak_url, config.keycloak_realm);
-  } else {
-    options.file = config.jwks_file;
-  }
-  return options;
-}
-
 Gate::Options GateOf(const Config& config) {
   Gate::Options options;
   options.allowed_origins = config.allowed_origins;
   options.rest_auth = config.rest_auth == RestAuth::kBearer;
-  options.verifier.issuers = config.jwt_issuers;
-  options.verifier.audiences = config.jwt_audiences;
-  if (config.jwt_audiences.empty() && !config.keycloak_client_id.empty()) {
-    options.verifier.client_ids = {config.keycloak_client_id};
-  }
+  options.verifier = config.tokens.PartyOptions();
   return options;
 }
 
@@ -64,8 +54,37 @@ void Drain(EdgeContext& context, std::span<const std::unique_ptr<ShardThread>> s
   for (auto& each : drained) each.wait();
 }
 
+// What this edge shows its cores, and what it expects of them.
+absl::StatusOr<LinkCredentials> LinkCredentialsOf(const Config& config) {
+  LinkCredentials credentials;
+  absl::StatusOr<std::string> secret = LoadSecret("LINK_SECRET", config.link_secret, config.link_secret_file);
+  if (!secret.ok()) return secret.status();
+  credentials.secret = *std::move(secret);
+  credentials.server_name = config.link_server_name;
+  if (config.uses_link_tls()) {
+    auto tls = TlsFiles::Open(config.link_files, {"CORE_LINK_CERT", "CORE_LINK_KEY", "CORE_LINK_CA"});
+    if (!tls.ok()) return tls.status();
+    credentials.tls = *std::move(tls);
+  } else if (!credentials.secret.empty()) {
+    for (const std::string& core : config.core_link) {
+      if (IsLoopback(HostOfTarget(core))) continue;
+      log::Warning("LINK_SECRET goes to {} without TLS: who can read that network can read it, too; set CORE_LINK_CA",
+                   Escaped(core));
+      break;
+    }
+  }
+  return credentials;
+}
+
 int Run(const Config& config) {
-  auto keys = KeySource::Start(KeysOf(config));
+  // Debian's Abseil, on which gRPC stands, looks for deadlock cycles at each lock, in release builds, too.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
+  auto link = LinkCredentialsOf(config);
+  if (!link.ok()) {
+    log::Error("{}", std::string(link.status().message()));
+    return 1;
+  }
+  auto keys = KeySource::Start(config.tokens.KeyOptions());
   if (!keys.ok()) {
     log::Error("Keys: {}", std::string(keys.status().message()));
     return 1;
@@ -75,7 +94,10 @@ int Run(const Config& config) {
                       .gate = Gate(GateOf(config)),
                       .keys = **keys,
                       .stats = {},
-                      .metrics = {}};
+                      .metrics = {},
+                      .link = *std::move(link),
+                      .version = PRESENCE_VERSION,
+                      .started_ms = ToUnixMillis(ReadClocks().wall)};
   for (uint32_t i = 0; i < config.shards; ++i) context.stats.push_back(std::make_unique<ShardStats>());
 
   std::vector<std::unique_ptr<ShardThread>> shards;
@@ -90,6 +112,11 @@ int Run(const Config& config) {
     port = (*shard)->port();
     shards.push_back(*std::move(shard));
   }
+  context.drain_edge = [&context, &shards](milliseconds window) {
+    if (context.draining.exchange(true)) return;  // readiness goes first
+    log::Info("Draining: sending clients away over {} ms", window.count());
+    for (const auto& shard : shards) shard->SendAway(window);
+  };
   RegisterMetrics(context, shards);
   for (const auto& shard : shards) shard->Start();
   log::Info("presence-edge {} is listening on {}:{}, {} shards of at most {} connections", PRESENCE_VERSION,

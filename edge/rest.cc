@@ -5,9 +5,9 @@
 #include <charconv>
 #include <utility>
 
+#include "common/base64url.h"
 #include "common/json.h"
 #include "common/metrics.h"
-#include "edge/base64url.h"
 
 namespace presence::edge {
 namespace {

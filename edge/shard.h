@@ -11,6 +11,10 @@
 //   * a lost link closes nobody (before isolation_max).
 //
 // Of its own accord it sends a client only `pong`, `error` and a close.
+//
+// The core's orders (LeaveRoom, ChangeStatus, CloseConnection) take the ways that the client's own wishes take, and are told by the
+// same events. A close is told at once, not when the socket is gone: nothing is delivered to it any more, and a client that does not
+// answer the close frame keeps nobody waiting.
 #pragma once
 
 #include <chrono>
@@ -30,6 +34,8 @@ namespace presence::edge {
 struct ShardOptions {
   std::string edge_name;
   uint64_t incarnation = 0;  // random, of this process; not 0
+  std::string version;       // of the program, for operators
+  int64_t started_ms = 0;    // of the process, since the Unix epoch, for operators
   uint32_t shard = 0;
   std::chrono::milliseconds heartbeat_interval{
       30000};  // WS_HEARTBEAT_INTERVAL: silence for more than twice that closes
@@ -52,8 +58,8 @@ struct ShardCounters {
   uint64_t errors = 0;             // `error` frames
   uint64_t heartbeat_timeouts = 0;
   uint64_t late_commands = 0;     // for a slot that has another owner by now, or an unknown handle
-  uint64_t commands_unknown = 0;  // of a newer core: skipped
-  uint64_t events_refused = 0;    // 503: too many held
+  uint64_t commands_unknown = 0;  // of a newer core, or with a value that only that one knows: skipped
+  uint64_t events_refused = 0;    // 503: too many held; LeaveRoom among them, which the core then repeats
   uint64_t closes_dropped = 0;    // too many held
   uint64_t typing_dropped = 0;    // no link
   uint64_t presence_coalesced = 0;
@@ -71,6 +77,11 @@ class ShardOutput {
   virtual void Send(absl::Span<const uint32_t> slots, const FrameRef& frame, SendPolicy policy) = 0;
   // Close frame to the client; OnConnectionClosed is expected in the end.
   virtual void Close(uint32_t slot, uint16_t code, std::string_view reason) = 0;
+  // The core's orders to the whole edge, not to this shard alone. As often as the core gives them: whoever carries them out knows
+  // whether another shard has passed on the same before. DrainEdge makes the edge unready first, then each shard is told to Drain
+  // (1012), later and from outside.
+  virtual void DrainEdge(std::chrono::milliseconds window) = 0;
+  virtual void SetLogLevel(link::v1::LogLevel level) = 0;  // one of DEBUG to ERROR
   // Something to log about one connection that OnConnectionClosed has not ended. `what` is a constant fmt format, in which
   // {connection} stands for the connection's name and {detail} for `detail`: "Connection {connection} subscribed to room {detail}".
   // `detail` is raw input of at most 128 bytes, to be escaped by whoever writes it.

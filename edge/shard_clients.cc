@@ -73,7 +73,8 @@ void Shard::State::OnClientText(Now now, uint32_t slot, std::string_view text) {
       OnTyping(now, slot, *message);
       break;
     case ClientMessage::Type::kStatus:
-      OnStatus(now, slot, message->status);
+      // Told when it changes; nobody waits for an answer.
+      if (connections_[slot].away != (message->status == link::v1::STATUS_AWAY)) SetStatus(now, slot, message->status);
       break;
     case ClientMessage::Type::kPing:
       SendPong(now, slot);
@@ -97,12 +98,19 @@ void Shard::State::OnConnectionClosed(Now now, uint32_t slot) {
 
 void Shard::State::OnRoomMessage(Now now, uint32_t slot, const ClientMessage& message) {
   if (!MayRequest(slot, message)) return;
+  Request(now, slot,
+          {.room = table_.Hold(message.room_id),
+           .kind = message.room_kind,
+           .join = message.type == ClientMessage::Type::kSubscribe});
+}
+
+void Shard::State::Request(Now now, uint32_t slot, const RoomWish& wish) {
   HeldRequest request;
   request.sequence = ++sequence_;
   request.connection = IdOf(slot);
-  request.room = table_.Hold(message.room_id);
-  request.kind = message.room_kind;
-  request.join = message.type == ClientMessage::Type::kSubscribe;
+  request.room = wish.room;
+  request.kind = wish.kind;
+  request.join = wish.join;
   log_.Add(request);
   ++connections_[slot].unanswered;
   if (link_ == LinkPhase::kLive) AddRequest(now, request);
@@ -120,16 +128,21 @@ bool Shard::State::MayRequest(uint32_t slot, const ClientMessage& message) {
     SendError(slot, "Too many requests", kTooMany);
     return false;
   }
-  if (log_.requests() >= options_.events_held_max && dead_requests_ > options_.events_held_max / 4) {
-    log_.Purge([this](const HeldRequest& request) { return !FindSlot(request.connection).has_value(); },
-               [this](const HeldRequest& request) { ReleaseRequest(request); });
-  }
-  if (log_.requests() >= options_.events_held_max) {
-    ++counters_.events_refused;
+  if (!MakeSpaceInLog()) {
     SendError(slot, "Service unavailable", kUnavailable);
     return false;
   }
   return true;
+}
+
+bool Shard::State::MakeSpaceInLog() {
+  if (log_.requests() >= options_.events_held_max && dead_requests_ > options_.events_held_max / 4) {
+    log_.Purge([this](const HeldRequest& request) { return !FindSlot(request.connection).has_value(); },
+               [this](const HeldRequest& request) { ReleaseRequest(request); });
+  }
+  if (log_.requests() < options_.events_held_max) return true;
+  ++counters_.events_refused;
+  return false;
 }
 
 void Shard::State::OnTyping(Now now, uint32_t slot, const ClientMessage& message) {
@@ -143,10 +156,8 @@ void Shard::State::OnTyping(Now now, uint32_t slot, const ClientMessage& message
   typing.set_kind(message.room_kind);
 }
 
-void Shard::State::OnStatus(Now now, uint32_t slot, link::v1::Status status) {
-  const bool away = status == link::v1::STATUS_AWAY;
-  if (connections_[slot].away == away) return;
-  connections_[slot].away = away;
+void Shard::State::SetStatus(Now now, uint32_t slot, link::v1::Status status) {
+  connections_[slot].away = status == link::v1::STATUS_AWAY;
   // Not held for a next link: the declaration will say the newest.
   if (link_ != LinkPhase::kLive) return;
   link::v1::EdgeEvent& event = AddEvent(now);

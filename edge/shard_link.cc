@@ -12,7 +12,7 @@ using link::v1::CoreCommand;
 using Severity = ShardOutput::Severity;
 
 constexpr uint32_t kProtocol = 1;
-constexpr uint16_t kInternalError = 1011;
+constexpr uint16_t kPolicyViolation = 1008;
 
 uint32_t MillisBetween(SteadyTime from, SteadyTime to) {
   const auto millis = std::chrono::duration_cast<std::chrono::milliseconds>(to - from).count();
@@ -22,7 +22,7 @@ uint32_t MillisBetween(SteadyTime from, SteadyTime to) {
 // RFC 6455, section 7.4: 1004 to 1006 and 1015 never stand in a close frame.
 uint16_t SendableCloseCode(uint32_t code) {
   const bool registered = code >= 1000 && code <= 1014 && (code < 1004 || code > 1006);
-  return registered || (code >= 3000 && code <= 4999) ? static_cast<uint16_t>(code) : kInternalError;
+  return registered || (code >= 3000 && code <= 4999) ? static_cast<uint16_t>(code) : kPolicyViolation;
 }
 
 }  // namespace
@@ -38,6 +38,8 @@ void Shard::State::OnLinkUp(Now now) {
   hello.set_shard(options_.shard);
   hello.set_attach(++attach_);
   hello.set_presence_watermark(presence_watermark_);
+  hello.set_version(options_.version);
+  hello.set_started_ms(options_.started_ms);
 }
 
 void Shard::State::OnLinkDown(Now now) {
@@ -86,11 +88,26 @@ void Shard::State::OnCommand(Now now, const CoreCommand& command) {
     case CoreCommand::kDeliver:
       OnDeliver(command.deliver());
       break;
+    case CoreCommand::kDeliverTo:
+      OnDeliverTo(command.deliver_to());
+      break;
     case CoreCommand::kDeliverPresence:
       OnDeliverPresence(now, command.deliver_presence());
       break;
     case CoreCommand::kCloseConnection:
       OnCloseConnection(now, command.close_connection());
+      break;
+    case CoreCommand::kLeaveRoom:
+      OnLeaveRoom(now, command.leave_room());
+      break;
+    case CoreCommand::kChangeStatus:
+      OnChangeStatus(now, command.change_status());
+      break;
+    case CoreCommand::kBeginDrain:
+      output_.DrainEdge(std::chrono::milliseconds(command.begin_drain().window_ms()));
+      break;
+    case CoreCommand::kSetLogLevel:
+      OnSetLogLevel(command.set_log_level());
       break;
     case CoreCommand::kHeartbeat:
       break;
@@ -173,6 +190,7 @@ void Shard::State::OnBind(Now now, const link::v1::Bind& bind) {
   }
   const std::optional<HeldRequest> request = Answer(bind.reply_to(), /*join=*/true, bind.connection());
   if (!request.has_value()) return;
+  table_.Name(*slot, request->room, request->kind);
   Report(Severity::kInfo, *slot, "Connection {connection} subscribed to room {detail}", bind.room_id());
   scratch_.clear();
   AppendSubscribed(request->kind, bind.room_id(), &scratch_);
@@ -187,7 +205,7 @@ void Shard::State::OnUnbind(const link::v1::Unbind& unbind) {
   }
   table_.Unbind(*slot, unbind.room_id());
   const std::optional<HeldRequest> request = Answer(unbind.reply_to(), /*join=*/false, unbind.connection());
-  if (!request.has_value()) return;
+  if (!request.has_value() || request->kind == link::v1::ROOM_KIND_UNSPECIFIED) return;
   Report(Severity::kInfo, *slot, "Connection {connection} unsubscribed from room {detail}", unbind.room_id());
   scratch_.clear();
   AppendUnsubscribed(request->kind, unbind.room_id(), &scratch_);
@@ -221,7 +239,40 @@ void Shard::State::OnDeliver(const link::v1::Deliver& deliver) {
     ++counters_.late_commands;
     return;
   }
-  SendToAll(members, deliver.text(), {deliver.volatile_() ? SendClass::kVolatile : SendClass::kReliable, 0});
+  const SendPolicy policy{deliver.volatile_() ? SendClass::kVolatile : SendClass::kReliable, 0};
+  if (deliver.excluded_connections().empty()) return SendToAll(members, deliver.text(), policy);
+  const uint32_t stamp = NextStamp();
+  for (const uint64_t connection : deliver.excluded_connections()) {
+    // One that is gone is a member of nothing.
+    if (const std::optional<uint32_t> slot = FindSlot(connection)) connections_[*slot].stamp = stamp;
+  }
+  chosen_.clear();
+  for (const uint32_t slot : members) {
+    if (connections_[slot].stamp != stamp) chosen_.push_back(slot);
+  }
+  SendToAll(chosen_, deliver.text(), policy);
+}
+
+void Shard::State::OnDeliverTo(const link::v1::DeliverTo& deliver) {
+  const uint32_t stamp = NextStamp();
+  chosen_.clear();
+  for (const uint64_t connection : deliver.connections()) {
+    const std::optional<uint32_t> slot = FindSlot(connection);
+    if (!slot.has_value()) {
+      ++counters_.late_commands;
+    } else if (std::exchange(connections_[*slot].stamp, stamp) != stamp) {
+      chosen_.push_back(*slot);
+    }
+  }
+  SendToAll(chosen_, deliver.text(), {SendClass::kReliable, 0});
+}
+
+uint32_t Shard::State::NextStamp() {
+  if (++stamp_ == 0) {  // wrapped: old stamps could look new
+    for (Connection& connection : connections_) connection.stamp = 0;
+    stamp_ = 1;
+  }
+  return stamp_;
 }
 
 void Shard::State::OnDeliverPresence(Now now, const link::v1::DeliverPresence& deliver) {
@@ -239,17 +290,14 @@ void Shard::State::OnDeliverPresence(Now now, const link::v1::DeliverPresence& d
     SendToAll(table_.MembersOf(deliver.handles(0)), deliver.text(), policy);
     return;
   }
-  if (++stamp_ == 0) {  // wrapped: old stamps could look new
-    for (Connection& connection : connections_) connection.stamp = 0;
-    stamp_ = 1;
-  }
-  union_.clear();
+  const uint32_t stamp = NextStamp();
+  chosen_.clear();
   for (const uint32_t handle : deliver.handles()) {
     for (const uint32_t slot : table_.MembersOf(handle)) {
-      if (std::exchange(connections_[slot].stamp, stamp_) != stamp_) union_.push_back(slot);
+      if (std::exchange(connections_[slot].stamp, stamp) != stamp) chosen_.push_back(slot);
     }
   }
-  SendToAll(union_, deliver.text(), policy);
+  SendToAll(chosen_, deliver.text(), policy);
 }
 
 void Shard::State::OnCloseConnection(Now now, const link::v1::CloseConnection& close) {
@@ -259,6 +307,45 @@ void Shard::State::OnCloseConnection(Now now, const link::v1::CloseConnection& c
     return;
   }
   CloseConnection(now, *slot, SendableCloseCode(close.code()), close.reason());
+}
+
+void Shard::State::OnLeaveRoom(Now now, const link::v1::LeaveRoom& leave) {
+  const std::optional<uint32_t> slot = FindSlot(leave.connection());
+  if (!slot.has_value()) {
+    ++counters_.late_commands;
+    return;
+  }
+  if (!MakeSpaceInLog()) return;
+  const RoomIndex room = table_.Hold(leave.room_id());
+  // The client is told once of each end of a subscription, in the words in which it asked for it: that of a join that is still
+  // unanswered, or else of the membership. When a leave is under way already, its own answer will say it.
+  link::v1::RoomKind kind = table_.KindOf(*slot, room);
+  if (const auto newest = log_.Newest(leave.connection(), room, connections_[*slot].unanswered)) {
+    kind = newest->join ? newest->kind : link::v1::ROOM_KIND_UNSPECIFIED;
+  }
+  Request(now, *slot, {.room = room, .kind = kind, .join = false});
+}
+
+void Shard::State::OnChangeStatus(Now now, const link::v1::ChangeStatus& change) {
+  if (change.status() != link::v1::STATUS_AWAY && change.status() != link::v1::STATUS_ONLINE) {
+    ++counters_.commands_unknown;
+    return;
+  }
+  const std::optional<uint32_t> slot = FindSlot(change.connection());
+  if (!slot.has_value()) {
+    ++counters_.late_commands;
+    return;
+  }
+  // Told even if it changes nothing: the core waits to hear it.
+  SetStatus(now, *slot, change.status());
+}
+
+void Shard::State::OnSetLogLevel(const link::v1::SetLogLevel& set) {
+  if (set.level() < link::v1::LOG_LEVEL_DEBUG || set.level() > link::v1::LOG_LEVEL_ERROR) {
+    ++counters_.commands_unknown;
+    return;
+  }
+  output_.SetLogLevel(set.level());
 }
 
 std::optional<uint32_t> Shard::State::FindSlot(uint64_t connection) const {

@@ -67,7 +67,7 @@ class Shard::State {
     uint32_t generation = 0;
     UserIndex user;
     uint32_t open_position = 0;  // in open_slots_
-    uint32_t stamp = 0;          // the last delivery to several rooms that has counted this connection
+    uint32_t stamp = 0;          // the last delivery, of those that must look, that has met this connection
     uint32_t unanswered = 0;     // of its requests in the log
     Phase phase = Phase::kFree;
     bool told = false;    // the core, some core, knows it from an open or a declaration
@@ -90,13 +90,21 @@ class Shard::State {
   // --- clients
   void OnRoomMessage(Now now, uint32_t slot, const ClientMessage& message);
   void OnTyping(Now now, uint32_t slot, const ClientMessage& message);
-  void OnStatus(Now now, uint32_t slot, link::v1::Status status);
+  void SetStatus(Now now, uint32_t slot, link::v1::Status status);
   bool MayRequest(uint32_t slot, const ClientMessage& message);
+  // There is space for one more request in the log; those of connections that are gone make way for it.
+  bool MakeSpaceInLog();
+  struct RoomWish {
+    RoomIndex room;  // held; the log takes over the hold
+    link::v1::RoomKind kind = link::v1::ROOM_KIND_UNSPECIFIED;
+    bool join = false;
+  };
+  // Holds it until it is answered, and tells the core.
+  void Request(Now now, uint32_t slot, const RoomWish& wish);
   void SignOfLife(Now now, uint32_t slot, bool pinged);
   // Ends everything that the connection takes part in, and tells the core.
   void Detach(Now now, uint32_t slot);
   void CloseConnection(Now now, uint32_t slot, uint16_t code, std::string_view reason);
-  void HoldClose(uint64_t sequence, uint32_t slot);
   void ReleaseClose(const HeldClose& close) { users_.Release(close.user); }
   void ReleaseRequest(const HeldRequest& request);
 
@@ -117,8 +125,14 @@ class Shard::State {
   void OnUnbind(const link::v1::Unbind& unbind);
   void OnRefuse(const link::v1::Refuse& refuse);
   void OnDeliver(const link::v1::Deliver& deliver);
+  void OnDeliverTo(const link::v1::DeliverTo& deliver);
   void OnDeliverPresence(Now now, const link::v1::DeliverPresence& deliver);
   void OnCloseConnection(Now now, const link::v1::CloseConnection& close);
+  void OnLeaveRoom(Now now, const link::v1::LeaveRoom& leave);
+  void OnChangeStatus(Now now, const link::v1::ChangeStatus& change);
+  void OnSetLogLevel(const link::v1::SetLogLevel& set);
+  // The stamp of a new delivery: no connection carries it yet.
+  uint32_t NextStamp();
   void Declare(Now now, uint32_t slot);
   void Repeat(Now now);
   void AddRequest(Now now, const HeldRequest& request);
@@ -160,7 +174,7 @@ class Shard::State {
   PresencePacer pacer_;
   uint64_t presence_watermark_ = 0;  // see link.proto
   uint32_t stamp_ = 0;
-  std::vector<uint32_t> union_;  // members of several rooms, while one delivery is made
+  std::vector<uint32_t> chosen_;  // who gets a delivery that is not for the members of one room, while it is made
   std::vector<uint32_t>
       active_slots_;  // who sent something since the last report; may name a slot twice, and closed ones
 

@@ -1,5 +1,6 @@
 #include "edge/shard_thread.h"
 
+#include <algorithm>
 #include <asio.hpp>
 #include <thread>
 #include <utility>
@@ -8,7 +9,6 @@
 #include "common/check.h"
 #include "common/connection_id.h"
 #include "common/log.h"
-#include "edge/core_link.h"
 #include "edge/rest.h"
 #include "edge/shard.h"
 
@@ -28,6 +28,8 @@ ShardOptions OptionsOf(const EdgeContext& context, uint32_t shard) {
   ShardOptions options;
   options.edge_name = c.edge_name;
   options.incarnation = context.incarnation;
+  options.version = context.version;
+  options.started_ms = context.started_ms;
   options.shard = shard;
   options.heartbeat_interval = std::chrono::duration_cast<milliseconds>(c.heartbeat_interval);
   options.isolation_max = std::chrono::duration_cast<milliseconds>(c.isolation_max);
@@ -46,6 +48,33 @@ SocketLoopOptions SocketOptionsOf(const Config& c, uint16_t port) {
   return options;
 }
 
+// What a command has clients sent; null: nothing that would count against the bounds of a turn.
+const std::string* PayloadOf(const link::v1::CoreCommand& command) {
+  switch (command.command_case()) {
+    case link::v1::CoreCommand::kDeliver:
+      return &command.deliver().text();
+    case link::v1::CoreCommand::kDeliverTo:
+      return &command.deliver_to().text();
+    case link::v1::CoreCommand::kDeliverPresence:
+      return &command.deliver_presence().text();
+    default:
+      return nullptr;
+  }
+}
+
+log::Level LevelOf(link::v1::LogLevel level) {
+  switch (level) {
+    case link::v1::LOG_LEVEL_DEBUG:
+      return log::Level::kDebug;
+    case link::v1::LOG_LEVEL_INFO:
+      return log::Level::kInfo;
+    case link::v1::LOG_LEVEL_WARNING:
+      return log::Level::kWarning;
+    default:
+      return log::Level::kError;
+  }
+}
+
 // One budget for each kind of line that clients cause, over all shards. In front of it each connection has one of its own, so that
 // nobody can use up what the others need.
 log::LineLimit connection_lines("connections");
@@ -53,6 +82,7 @@ log::LineLimit request_lines("subscriptions and heartbeats");
 log::LineLimit timeout_lines("heartbeat timeouts");
 log::LineLimit input_lines("invalid input");
 log::LineLimit refusal_lines("refused handshakes");
+log::LineLimit refused_link_lines("links that the core refuses", 1, 3);
 
 constexpr uint8_t kLinesPerConnection = 10;  // in kLinePeriod
 constexpr auto kLinePeriod = std::chrono::seconds(10);
@@ -89,8 +119,17 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
     thread_ = std::thread([this] { io_.run(); });
   }
 
+  void SendAway(milliseconds window) override {
+    asio::post(io_, [this, window] {
+      if (ending_ || stopping_) return;
+      shard_.Drain(ReadClocks(), 1012, "restart", window);
+      link_.Flush();
+    });
+  }
+
   void BeginDrain(milliseconds window, milliseconds deadline, std::function<void()> done) override {
     asio::post(io_, [this, window, deadline, done = std::move(done)] {
+      ending_ = true;
       // The listener stays until the end: whoever asks /health or for a socket meanwhile is told 503, not refused.
       shard_.Drain(ReadClocks(), 1001, "going away", window);
       link_.Flush();
@@ -212,6 +251,13 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
   void Close(uint32_t slot, uint16_t code, std::string_view reason) override {
     sockets_->Close(SocketId{slot, open_[slot].generation}, code, reason);
   }
+  void DrainEdge(milliseconds window) override { context_.drain_edge(window); }
+  void SetLogLevel(link::v1::LogLevel level) override {
+    const log::Level wanted = LevelOf(level);
+    const bool is_news = log::SetLevel(wanted) != wanted;  // or another shard has done it
+    // Never hidden by the new level itself.
+    if (is_news) log::Write(std::max(wanted, log::Level::kInfo), fmt::format("Log level {}", log::LevelName(wanted)));
+  }
   void Report(Severity severity, uint32_t slot, std::string_view what, std::string_view detail) override {
     const auto level = severity == Severity::kInfo      ? log::Level::kInfo
                        : severity == Severity::kWarning ? log::Level::kWarning
@@ -251,7 +297,12 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
     const bool was_live = shard_.link_live();
     command_frame_ = nullptr;
     shard_.OnLinkDown(ReadClocks());
-    if (was_live) {
+    if (absl::IsUnauthenticated(why)) {
+      // Not to be outlived by trying: somebody has to set something.
+      if (refused_link_lines.Admit(log::Level::kError)) {
+        log::Error("Shard {} is refused by its core: {}", index_, Escaped(std::string(why.message())));
+      }
+    } else if (was_live) {
       log::Warning("Shard {} lost its core: {}", index_, Escaped(std::string(why.message())));
     } else if (link_failures_++ % 20 == 0) {
       log::Warning("Shard {} finds no core at CORE_LINK: {}", index_, Escaped(std::string(why.message())));
@@ -275,10 +326,9 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
         continue;
       }
       const auto& command = command_frame_->commands(next_command_++);
-      if (command.has_deliver() || command.has_deliver_presence()) {
+      if (const std::string* payload = PayloadOf(command)) {
         ++deliveries;
-        payload_bytes +=
-            command.has_deliver() ? command.deliver().text().size() : command.deliver_presence().text().size();
+        payload_bytes += payload->size();
       }
       shard_.OnCommand(now, command);
     }
@@ -361,6 +411,7 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
     CoreLinkOptions options;
     options.addresses = context_.config.core_link;
     options.start = context_.incarnation + index_;
+    options.credentials = context_.link;
     return options;
   }
 
@@ -378,7 +429,7 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
       if (stats->ready.Value() == 0) health = {false, "no core is attached", health.active_connections};
     }
     if (!context.keys.Ready()) health = {false, "there are no keys to verify tokens with", health.active_connections};
-    if (context.draining.load(std::memory_order_relaxed)) health = {false, "stopping", health.active_connections};
+    if (context.draining.load(std::memory_order_relaxed)) health = {false, "draining", health.active_connections};
     return health;
   }
 
@@ -397,7 +448,8 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
   std::unique_ptr<SocketLoop> sockets_;
   asio::steady_timer tick_, drain_poll_;
   std::thread thread_;
-  bool stopping_ = false;
+  bool ending_ = false;    // the process is told to end
+  bool stopping_ = false;  // the loop is about to
 
   struct Admitted {
     uint32_t generation = 0;

@@ -1,11 +1,12 @@
 // One shard at work: a thread with an Asio loop that joins the sockets, the pure shard machine, the link to a core, the gate
 // and REST. All wiring between them is here; each of them knows none of the others.
 //
-// Everything inside lives on the shard's thread. From outside: Start, BeginDrain, Stop and Join, by main's thread; stats by
-// any. What all shards share is in EdgeContext: immutable, or thread-safe by itself.
+// Everything inside lives on the shard's thread. From outside: Start, BeginDrain, Stop and Join, by main's thread; SendAway and
+// stats by any. What all shards share is in EdgeContext: immutable, or thread-safe by itself.
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -13,10 +14,11 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/key_source.h"
 #include "common/metrics.h"
 #include "edge/config.h"
+#include "edge/core_link.h"
 #include "edge/gate.h"
-#include "edge/key_source.h"
 #include "edge/shard_stats.h"
 #include "edge/socket_loop.h"
 
@@ -29,7 +31,13 @@ struct EdgeContext {
   KeySource& keys;
   std::vector<std::unique_ptr<ShardStats>> stats;  // one for each shard
   MetricsPage metrics;
-  std::atomic<bool> draining{false};
+  LinkCredentials link;
+  std::string version;                // of the program, for operators
+  int64_t started_ms = 0;             // of the process, since the Unix epoch, for operators
+  std::atomic<bool> draining{false};  // by a signal or by DrainEdge: no newcomers, /health says 503
+  // Sends the clients of all shards away over this time; a second call, and one while the process ends, changes nothing. For the
+  // shards' threads, once they are started.
+  std::function<void(std::chrono::milliseconds window)> drain_edge = {};
 };
 
 class ShardThread {
@@ -43,6 +51,9 @@ class ShardThread {
   virtual const SocketLoopCounters& socket_counters() const = 0;
 
   virtual void Start() = 0;
+  // Clients are told to go elsewhere (1012), spread over `window`, and whoever still gets in at once; the shard stays. Nothing
+  // happens after BeginDrain.
+  virtual void SendAway(std::chrono::milliseconds window) = 0;
   // No new sockets; clients are told to go (1001), spread over `window`; `done` is called on the shard's thread when every
   // client is gone and the core has confirmed it, or after `deadline`.
   virtual void BeginDrain(std::chrono::milliseconds window, std::chrono::milliseconds deadline,

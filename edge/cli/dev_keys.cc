@@ -11,9 +11,9 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "common/base64url.h"
+#include "common/jwt.h"
 #include "common/log.h"
-#include "edge/base64url.h"
-#include "edge/jwt.h"
 
 namespace presence::edge::cli {
 namespace {

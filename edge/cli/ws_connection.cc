@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "common/log.h"
+#include "common/percent.h"
 #include "edge/http.h"
 
 namespace presence::edge::cli {

@@ -1,7 +1,6 @@
 #include "tests/bench/process_usage.h"
 
-#include <unistd.h>
-
+#include <ctime>
 #include <fstream>
 #include <sstream>
 #include <string>
@@ -12,21 +11,15 @@
 namespace presence::bench {
 
 absl::StatusOr<ProcessUsage> UsageOf(pid_t pid) {
-  const std::string folder = "/proc/" + std::to_string(pid);
-  std::ifstream stat_file(folder + "/stat");
-  std::string stat;
-  if (!std::getline(stat_file, stat)) return absl::NotFoundError(absl::StrCat("no process ", pid));
-  // The second field is the program's name in parentheses, which may hold anything. utime and stime are fields 14 and
-  // 15.
-  std::istringstream fields(stat.substr(stat.rfind(')') + 1));
-  std::string skipped;
-  for (int field = 3; field < 14; ++field) fields >> skipped;
-  double user_ticks = 0, system_ticks = 0;
-  fields >> user_ticks >> system_ticks;
-
+  // The kernel's clock of that process: finer than the ticks in /proc/PID/stat, and with the threads that have ended.
+  clockid_t clock{};
+  timespec used{};
+  if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &used) != 0) {
+    return absl::NotFoundError(absl::StrCat("no process ", pid));
+  }
   ProcessUsage usage;
-  usage.cpu_seconds = (user_ticks + system_ticks) / static_cast<double>(sysconf(_SC_CLK_TCK));
-  std::ifstream status_file(folder + "/status");
+  usage.cpu_seconds = static_cast<double>(used.tv_sec) + static_cast<double>(used.tv_nsec) / 1e9;
+  std::ifstream status_file(absl::StrCat("/proc/", pid, "/status"));
   for (std::string line; std::getline(status_file, line);) {
     std::istringstream words(line);
     std::string name;

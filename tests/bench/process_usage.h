@@ -1,4 +1,4 @@
-// What a process has used, as the kernel counts it in /proc. Linux only.
+// What a process has used, as the kernel counts it. Linux only.
 #pragma once
 
 #include <sys/types.h>
@@ -17,7 +17,7 @@ struct ProcessName {
 };
 
 struct ProcessUsage {
-  double cpu_seconds = 0;       // user and system, of all threads, in steps of a clock tick (10 ms)
+  double cpu_seconds = 0;       // user and system, of all threads
   int64_t resident_bytes = 0;   // RSS, shared pages of libraries included
   int64_t anonymous_bytes = 0;  // the part of it that is heap and stacks
 };

@@ -81,7 +81,7 @@ TEST(LogTest, LevelsBelowTheChosenOneAreNotWritten) {
   log::Info("two");
   log::Warning("three");
   log::Error("four");
-  log::SetLevel(log::Level::kError);
+  EXPECT_EQ(log::SetLevel(log::Level::kError), log::Level::kWarning);
   log::Warning("five");
   EXPECT_THAT(captured.Finish(), ElementsAre(HasSubstr(" WARNING three\n"), HasSubstr(" ERROR four\n")));
 }

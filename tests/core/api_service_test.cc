@@ -6,56 +6,43 @@
 #include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
 
-#include <limits>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "core/metrics_page.h"
 #include "grpc/health/v1/health.grpc.pb.h"
+#include "tests/core/api_client.h"
 #include "tests/core/test_core.h"
 
 namespace presence::core {
 namespace {
 
 using grpc::StatusCode;
-using link::v1::CoreCommand;
 using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::IsEmpty;
 using testing::StartsWith;
 
-class ApiServiceTest : public testing::Test {
+class ApiServiceTest : public ApiTest {
  protected:
-  template <typename Request, typename Response>
-  using Method = grpc::Status (v1::PresenceService::Stub::*)(grpc::ClientContext*, const Request&, Response*);
-
-  template <typename Request, typename Response>
-  grpc::Status Call(Method<Request, Response> method, const Request& request, Response* response) {
-    grpc::ClientContext context;
-    context.set_deadline(Deadline());
-    return ((*stub_).*method)(&context, request, response);
-  }
-
   grpc::Status Get(const std::string& user_id, v1::Presence* presence) {
     v1::GetPresenceRequest request;
     request.set_user_id(user_id);
-    return Call(&v1::PresenceService::Stub::GetPresence, request, presence);
+    return Call(&Presence::GetPresence, request, presence);
   }
-  grpc::Status List(int32_t page_size, const std::string& token, v1::ListPresenceResponse* page) {
+  grpc::Status Batch(const std::vector<std::string>& user_ids, v1::BatchGetPresenceResponse* response) {
+    v1::BatchGetPresenceRequest request;
+    for (const std::string& user_id : user_ids) request.add_user_ids(user_id);
+    return Call(&Presence::BatchGetPresence, request, response);
+  }
+  grpc::Status List(int32_t page_size, const std::string& token, v1::ListPresenceResponse* page,
+                    v1::Status status = v1::STATUS_UNSPECIFIED) {
     v1::ListPresenceRequest request;
     request.set_page_size(page_size);
     request.set_page_token(token);
-    return Call(&v1::PresenceService::Stub::ListPresence, request, page);
-  }
-  grpc::Status Broadcast(const v1::BroadcastRequest& request) {
-    v1::BroadcastResponse response;
-    return Call(&v1::PresenceService::Stub::Broadcast, request, &response);
-  }
-  grpc::Status BroadcastJson(const std::string& room_id, const std::string& data_json) {
-    v1::BroadcastRequest request;
-    request.set_room_id(room_id);
-    request.set_data_json(data_json);
-    return Broadcast(request);
+    request.set_status(status);
+    return Call(&Presence::ListPresence, request, page);
   }
 
   static std::vector<std::string> UserIds(const v1::ListPresenceResponse& page) {
@@ -63,9 +50,6 @@ class ApiServiceTest : public testing::Test {
     for (const v1::Presence& user : page.users()) ids.push_back(user.user_id());
     return ids;
   }
-
-  TestCore core_;
-  std::unique_ptr<v1::PresenceService::Stub> stub_ = v1::PresenceService::NewStub(TestCore::Dial(*core_.api_server));
 };
 
 TEST_F(ApiServiceTest, TellsWhoIsThere) {
@@ -88,6 +72,30 @@ TEST_F(ApiServiceTest, AStrangerIsOfflineAndNoError) {
   EXPECT_EQ(presence.version(), 0u);
 }
 
+TEST_F(ApiServiceTest, TellsOfManyInTheirOrder) {
+  core_.PutOnline("alice");
+  core_.PutOnline("bob", link::v1::STATUS_AWAY);
+  v1::BatchGetPresenceResponse response;
+  ASSERT_TRUE(Batch({"bob", "nobody", "alice", "bob"}, &response).ok());
+  std::vector<std::pair<std::string, v1::Status>> told;
+  for (const v1::Presence& presence : response.presences()) told.emplace_back(presence.user_id(), presence.status());
+  EXPECT_THAT(told, ElementsAre(std::pair("bob", v1::STATUS_AWAY), std::pair("nobody", v1::STATUS_OFFLINE),
+                                std::pair("alice", v1::STATUS_ONLINE), std::pair("bob", v1::STATUS_AWAY)));
+}
+
+TEST_F(ApiServiceTest, ABatchIsOneToFiveHundredUsers) {
+  v1::BatchGetPresenceResponse response;
+  EXPECT_TRUE(Batch(std::vector<std::string>(500, "u"), &response).ok());
+  EXPECT_EQ(response.presences_size(), 500);
+  for (const size_t count : {size_t{0}, size_t{501}}) {
+    const grpc::Status status = Batch(std::vector<std::string>(count, "u"), &response);
+    EXPECT_EQ(status.error_code(), StatusCode::INVALID_ARGUMENT);
+    EXPECT_THAT(FieldsAtFault(status), ElementsAre("user_ids"));
+  }
+  EXPECT_THAT(FieldsAtFault(Batch({"a", "", "b", std::string("\0", 1)}, &response)),
+              ElementsAre("user_ids[1]", "user_ids[3]"));
+}
+
 TEST_F(ApiServiceTest, ListsEverybodyOnceInPages) {
   for (const char* user : {"d", "b", "e", "a", "c"}) core_.PutOnline(user);
   std::vector<std::vector<std::string>> pages;
@@ -105,36 +113,29 @@ TEST_F(ApiServiceTest, ListsEverybodyOnceInPages) {
   EXPECT_EQ(page.next_page_token(), "");
 }
 
-TEST_F(ApiServiceTest, BroadcastsAStructAsJson) {
-  TestEdge edge(core_);
-  const uint32_t handle = edge.AttachWithRoom(0, "room");
-  v1::BroadcastRequest request;
-  request.set_room_id("room");
-  (*request.mutable_data()->mutable_fields())["content"].set_string_value("héllo \"you\"");
-  const grpc::Status status = Broadcast(request);
-  ASSERT_TRUE(status.ok()) << status.error_message();
-  const CoreCommand deliver = edge.Await(CoreCommand::kDeliver);
-  EXPECT_EQ(deliver.deliver().handle(), handle);
-  EXPECT_EQ(deliver.deliver().text(), R"({"type":"message","data":{"content":"héllo \"you\""}})");
+TEST_F(ApiServiceTest, ListsThoseOfOneStatusInPagesThatMayBeEmpty) {
+  for (const char* user : {"a", "b", "d"}) core_.PutOnline(user);
+  for (const char* user : {"c", "e"}) core_.PutOnline(user, link::v1::STATUS_AWAY);
+  std::vector<std::vector<std::string>> pages;
+  v1::ListPresenceResponse page;
+  do {
+    const std::string token = page.next_page_token();
+    page.Clear();
+    ASSERT_TRUE(List(2, token, &page, v1::STATUS_AWAY).ok());
+    pages.push_back(UserIds(page));
+  } while (!page.next_page_token().empty());
+  EXPECT_THAT(pages, ElementsAre(IsEmpty(), ElementsAre("c"), ElementsAre("e")));
+  ASSERT_TRUE(List(0, "", &page, v1::STATUS_ONLINE).ok());
+  EXPECT_THAT(UserIds(page), ElementsAre("a", "b", "d"));
 }
 
-TEST_F(ApiServiceTest, BroadcastsJsonTextByteForByte) {
-  TestEdge edge(core_);
-  edge.AttachWithRoom(0, "room");
-  const std::string text = "{ \"b\" : 1.0e2,\n \"a\": \"\\u00e9\" , \"b\": 2 }";
-  ASSERT_TRUE(BroadcastJson("room", text).ok());
-  EXPECT_EQ(edge.Await(CoreCommand::kDeliver).deliver().text(), R"({"type":"message","data":)" + text + "}");
-}
-
-TEST_F(ApiServiceTest, BroadcastsOneMebibyte) {
-  TestEdge edge(core_);
-  edge.AttachWithRoom(0, "room");
-  const std::string text = R"({"x":")" + std::string(1024 * 1024 - 8, 'x') + "\"}";
-  const grpc::Status status = BroadcastJson("room", text);
-  ASSERT_TRUE(status.ok()) << status.error_message();
-  EXPECT_THAT(edge.Await(CoreCommand::kDeliver).deliver().text(), HasSubstr(text));
-  EXPECT_EQ(BroadcastJson("room", R"({"x":")" + std::string(1024 * 1024, 'x') + "\"}").error_code(),
-            StatusCode::RESOURCE_EXHAUSTED);
+TEST_F(ApiServiceTest, APageTokenGoesWithItsFilter) {
+  for (const char* user : {"a", "b"}) core_.PutOnline(user);
+  v1::ListPresenceResponse page;
+  ASSERT_TRUE(List(1, "", &page).ok());
+  const std::string token = page.next_page_token();
+  EXPECT_TRUE(List(2, token, &page).ok()) << "the size may change";
+  EXPECT_THAT(FieldsAtFault(List(1, token, &page, v1::STATUS_ONLINE)), ElementsAre("page_token"));
 }
 
 TEST_F(ApiServiceTest, RefusesWhatIsInvalidAndNamesTheField) {
@@ -142,32 +143,21 @@ TEST_F(ApiServiceTest, RefusesWhatIsInvalidAndNamesTheField) {
   const std::string too_long(2049, 'x');
   v1::Presence presence;
   v1::ListPresenceResponse page;
-  v1::BroadcastRequest no_payload;
-  no_payload.set_room_id("room");
-  v1::BroadcastRequest no_number = no_payload;
-  (*no_number.mutable_data()->mutable_fields())["n"].set_number_value(std::numeric_limits<double>::quiet_NaN());
-  v1::BroadcastRequest no_room;
-  no_room.mutable_data();
-
-  const std::vector<std::pair<std::string, grpc::Status>> refusals = {
-      {"user_id: ", Get("", &presence)},
-      {"user_id: ", Get(nul, &presence)},
-      {"user_id: ", Get(too_long, &presence)},
-      {"page_size: ", List(-1, "", &page)},
-      {"page_size: ", List(10'001, "", &page)},
-      {"page_token: ", List(10, "not-a-token", &page)},
-      {"room_id: ", Broadcast(no_room)},
-      {"room_id: ", BroadcastJson(nul, "{}")},
-      {"room_id: ", BroadcastJson(too_long, "{}")},
-      {"payload: ", Broadcast(no_payload)},
-      {"data: ", Broadcast(no_number)},
-      {"data_json: ", BroadcastJson("room", "")},
-      {"data_json: ", BroadcastJson("room", "[1]")},
-      {"data_json: ", BroadcastJson("room", "{\"a\":")},
+  const std::vector<std::pair<std::vector<std::string>, grpc::Status>> refusals = {
+      {{"user_id"}, Get("", &presence)},
+      {{"user_id"}, Get(nul, &presence)},
+      {{"user_id"}, Get(too_long, &presence)},
+      {{"page_size"}, List(-1, "", &page)},
+      {{"page_size"}, List(10'001, "", &page)},
+      {{"page_token"}, List(10, "not-a-token", &page)},
+      {{"status"}, List(10, "", &page, v1::STATUS_OFFLINE)},
+      {{"status"}, List(10, "", &page, static_cast<v1::Status>(4))},
+      {{"status", "page_size", "page_token"}, List(-1, "not-a-token", &page, v1::STATUS_OFFLINE)},
   };
-  for (const auto& [field, status] : refusals) {
-    EXPECT_EQ(status.error_code(), StatusCode::INVALID_ARGUMENT) << field;
-    EXPECT_THAT(status.error_message(), StartsWith(field));
+  for (const auto& [fields, status] : refusals) {
+    EXPECT_EQ(status.error_code(), StatusCode::INVALID_ARGUMENT) << fields.front();
+    EXPECT_EQ(FieldsAtFault(status), fields);
+    EXPECT_THAT(status.error_message(), StartsWith(fields.front() + ": "));
     EXPECT_LT(status.error_message().size(), 200u) << "echoes the input";
   }
 }
@@ -175,13 +165,15 @@ TEST_F(ApiServiceTest, RefusesWhatIsInvalidAndNamesTheField) {
 TEST_F(ApiServiceTest, IsUnavailableWithoutAStoreAndRecovers) {
   core_.SetReachable(false);
   v1::Presence presence;
+  v1::BatchGetPresenceResponse batch;
   v1::ListPresenceResponse page;
-  EXPECT_EQ(Get("alice", &presence).error_code(), StatusCode::UNAVAILABLE);
-  EXPECT_EQ(List(10, "", &page).error_code(), StatusCode::UNAVAILABLE);
-  EXPECT_EQ(BroadcastJson("room", "{}").error_code(), StatusCode::UNAVAILABLE);
+  for (const grpc::Status& status : {Get("alice", &presence), Batch({"alice"}, &batch), List(10, "", &page)}) {
+    EXPECT_EQ(status.error_code(), StatusCode::UNAVAILABLE);
+    EXPECT_EQ(RetrySeconds(status), 1);
+  }
   core_.SetReachable(true);
   EXPECT_TRUE(Get("alice", &presence).ok());
-  EXPECT_TRUE(BroadcastJson("room", "{}").ok());
+  EXPECT_TRUE(Batch({"alice"}, &batch).ok());
 }
 
 TEST_F(ApiServiceTest, CallersMayGiveUpWhileTheStoreIsStalled) {
@@ -201,7 +193,7 @@ TEST_F(ApiServiceTest, CallersMayGiveUpWhileTheStoreIsStalled) {
 
 TEST_F(ApiServiceTest, MetricsTellOfCalls) {
   MetricsPage page;
-  AddCoreMetrics(page, core_.runtime->metrics(), core_.api->metrics(), core_.link->metrics());
+  AddCoreMetrics(page, {core_.runtime->metrics(), core_.api->metrics(), core_.admin->metrics(), core_.link->metrics()});
   v1::Presence presence;
   ASSERT_TRUE(Get("alice", &presence).ok());
   ASSERT_FALSE(Get("", &presence).ok());
@@ -210,6 +202,17 @@ TEST_F(ApiServiceTest, MetricsTellOfCalls) {
   EXPECT_THAT(text, HasSubstr(R"(presence_core_calls_total{method="GetPresence",outcome="refused"} 1)"));
   EXPECT_THAT(text, HasSubstr(R"(presence_core_call_duration_seconds_count{method="GetPresence"} 1)"));
   EXPECT_THAT(text, HasSubstr("presence_core_store_up 1"));
+  // Every unary method of both services is there.
+  const auto expect_methods = [&text](const std::string& service, const std::string& prefix) {
+    const auto* descriptor = google::protobuf::DescriptorPool::generated_pool()->FindServiceByName(service);
+    ASSERT_NE(descriptor, nullptr);
+    for (int i = 0; i < descriptor->method_count(); ++i) {
+      if (descriptor->method(i)->server_streaming()) continue;
+      EXPECT_THAT(text, HasSubstr("method=\"" + prefix + descriptor->method(i)->name() + "\""));
+    }
+  };
+  expect_methods("presence.v1.PresenceService", "");
+  expect_methods("presence.admin.v1.AdminService", "admin.");
 }
 
 // --- health.
@@ -230,7 +233,8 @@ HealthCheckResponse::ServingStatus HealthOf(GrpcServer& server, const std::strin
 TEST(Health, FollowsTheStoreAndDraining) {
   constexpr auto kServing = HealthCheckResponse::SERVING, kNotServing = HealthCheckResponse::NOT_SERVING;
   TestCore core;
-  const std::string api = "presence.v1.PresenceService", link = "presence.link.v1.Link";
+  const std::string api = "presence.v1.PresenceService", admin = "presence.admin.v1.AdminService",
+                    link = "presence.link.v1.Link";
   for (const std::string& service : {std::string(), api}) EXPECT_EQ(HealthOf(*core.api_server, service), kServing);
   for (const std::string& service : {std::string(), link}) EXPECT_EQ(HealthOf(*core.link_server, service), kServing);
   EXPECT_EQ(HealthOf(*core.api_server, "unknown"), HealthCheckResponse::SERVICE_UNKNOWN);
@@ -239,13 +243,14 @@ TEST(Health, FollowsTheStoreAndDraining) {
   for (const std::string& service : {std::string(), api}) {
     EXPECT_EQ(HealthOf(*core.api_server, service), kNotServing);
   }
+  EXPECT_EQ(HealthOf(*core.api_server, admin), kServing) << "operators may look, then above all";
   EXPECT_EQ(HealthOf(*core.link_server, link), kServing)
       << "edges are better off with a core without Redis than with none";
 
   core.SetReachable(true);
   EXPECT_EQ(HealthOf(*core.api_server, api), kServing);
   core.serving.SetDraining();
-  EXPECT_EQ(HealthOf(*core.api_server, api), kNotServing);
+  for (const std::string& service : {api, admin}) EXPECT_EQ(HealthOf(*core.api_server, service), kNotServing);
   EXPECT_EQ(HealthOf(*core.link_server, link), kNotServing);
 }
 
@@ -293,7 +298,8 @@ TEST(Reflection, ExplainsEveryServiceThatItLists) {
   TestCore core;
   const std::string listed = AskReflection(*core.api_server, "list_services: '*'");
   for (const std::string& service :
-       {std::string("presence.v1.PresenceService"), std::string("grpc.health.v1.Health")}) {
+       {std::string("presence.v1.PresenceService"), std::string("presence.admin.v1.AdminService"),
+        std::string("grpc.health.v1.Health")}) {
     EXPECT_THAT(listed, HasSubstr("name: \"" + service + "\""));
     EXPECT_THAT(AskReflection(*core.api_server, "file_containing_symbol: '" + service + "'"),
                 HasSubstr("file_descriptor_proto"))
@@ -307,7 +313,7 @@ TEST(Listening, ATakenAddressIsAnErrorThatNamesTheSetting) {
   TestCore core;
   const std::string taken = core.api_server->address();
   const auto port = static_cast<uint16_t>(std::stoi(taken.substr(taken.rfind(':') + 1)));
-  const auto second = GrpcServer::Listen({"API_LISTEN", {"127.0.0.1", port}}, *core.api);
+  const auto second = GrpcServer::Listen({.setting = "API_LISTEN", .listen = {"127.0.0.1", port}}, {core.api.get()});
   ASSERT_FALSE(second.ok());
   const std::string why(second.status().message().data(), second.status().message().size());
   EXPECT_THAT(why, HasSubstr("API_LISTEN"));

@@ -7,6 +7,8 @@
 #include <limits>
 #include <string>
 
+#include "common/connection_id.h"
+
 namespace presence::core {
 namespace {
 
@@ -19,53 +21,29 @@ std::string Text(const absl::Status& status) {
 TEST(CheckId, AcceptsAnyUtf8WithinItsLength) {
   for (const std::string& id :
        {std::string("a"), std::string("user:1 * [x]"), std::string("ünïcødé 😀"), std::string(kIdBytesMax, 'x')}) {
-    EXPECT_TRUE(CheckId("user_id", id).ok()) << id;
+    EXPECT_TRUE(CheckId(id).ok()) << id;
   }
 }
 
-TEST(CheckId, RefusesTheRestAndNamesTheField) {
+TEST(CheckId, RefusesTheRestAndSaysWhy) {
   for (const std::string& id : {std::string(), std::string(kIdBytesMax + 1, 'x'), std::string("a\0b", 3),
                                 std::string("\xff"), std::string("\xed\xa0\x80")}) {
-    const absl::Status status = CheckId("room_id", id);
-    EXPECT_TRUE(absl::IsInvalidArgument(status)) << id;
-    EXPECT_EQ(Text(status).rfind("room_id: must ", 0), 0u) << status;
-  }
-}
-
-TEST(PageSize, HasADefaultAndBounds) {
-  EXPECT_EQ(*ReadPageSize(0), 1000u);
-  EXPECT_EQ(*ReadPageSize(1), 1u);
-  EXPECT_EQ(*ReadPageSize(10'000), 10'000u);
-  for (const int32_t size : {-1, 10'001, std::numeric_limits<int32_t>::min(), std::numeric_limits<int32_t>::max()}) {
-    EXPECT_TRUE(absl::IsInvalidArgument(ReadPageSize(size).status())) << size;
-  }
-}
-
-TEST(PageToken, BringsTheUserIdBack) {
-  EXPECT_EQ(*ReadPageToken(""), "");
-  for (const std::string& id : {std::string("a"), std::string("ünïcødé"), std::string(kIdBytesMax, 'z')}) {
-    const std::string token = MakePageToken(id);
-    EXPECT_EQ(token.find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"),
-              std::string::npos)
-        << token;
-    EXPECT_EQ(*ReadPageToken(token), id);
-  }
-}
-
-TEST(PageToken, OfAnotherMakingIsRefused) {
-  const std::string token = MakePageToken("user-123");
-  std::string flipped = token;
-  flipped[8] = flipped[8] == 'A' ? 'B' : 'A';
-  for (const std::string& bad :
-       {std::string("x"), std::string("user-123"), token.substr(0, token.size() - 1), token + "A", token + "=",
-        " " + token, flipped, std::string("AQ"), std::string(100'000, 'A'), std::string("\xff\xfe")}) {
-    EXPECT_TRUE(absl::IsInvalidArgument(ReadPageToken(bad).status())) << bad.substr(0, 50);
+    EXPECT_TRUE(absl::IsInvalidArgument(CheckId(id))) << id;
+    EXPECT_EQ(Text(CheckId(id)).rfind("must ", 0), 0u) << CheckId(id);
+    EXPECT_EQ(Text(CheckId("room_id", id)), "room_id: " + Text(CheckId(id)));
   }
 }
 
 TEST(JsonObject, AcceptsObjects) {
   for (const char* text : {"{}", " {\"a\":1}\n", R"({"a":{"b":[1,2,null,true,"\u00e9"]}})"}) {
-    EXPECT_TRUE(CheckJsonObject("data_json", text).ok()) << text;
+    EXPECT_TRUE(CheckJsonObject(text).ok()) << text;
+  }
+}
+
+TEST(JsonObject, MayHoldWhatPassesOnThoughNoParserKeepsIt) {
+  for (const char* text : {R"({"a":12345678901234567890123})", R"({"a":-9223372036854775809})", R"({"a":1e400})",
+                           R"({"a":"\ud83d"})", R"({"a":1,"a":2})"}) {
+    EXPECT_TRUE(CheckJsonObject(text).ok()) << text;
   }
 }
 
@@ -77,16 +55,16 @@ TEST(JsonObject, RefusesEverythingElse) {
         std::string("\xef\xbb\xbf{"),
         // Nested deeper than any parser will follow.
         "{\"a\":" + std::string(100'000, '[') + std::string(100'000, ']') + "}"}) {
-    const absl::Status status = CheckJsonObject("data_json", text);
+    const absl::Status status = CheckJsonObject(text);
     EXPECT_TRUE(absl::IsInvalidArgument(status)) << text.substr(0, 50);
-    EXPECT_EQ(Text(status).rfind("data_json: ", 0), 0u) << status;
+    EXPECT_EQ(Text(status).rfind("must be ", 0), 0u) << status;
   }
 }
 
 TEST(JsonObject, MayBeOneMebibyteAndNoMore) {
   const auto object_of = [](size_t bytes) { return "{\"a\":\"" + std::string(bytes - 8, 'x') + "\"}"; };
-  EXPECT_TRUE(CheckJsonObject("data_json", object_of(kPayloadBytesMax)).ok());
-  EXPECT_TRUE(absl::IsResourceExhausted(CheckJsonObject("data_json", object_of(kPayloadBytesMax + 1))));
+  EXPECT_TRUE(CheckJsonObject(object_of(kPayloadBytesMax)).ok());
+  EXPECT_TRUE(absl::IsResourceExhausted(CheckJsonObject(object_of(kPayloadBytesMax + 1))));
 }
 
 TEST(StructToJson, WritesWhatTheStructSays) {
@@ -94,45 +72,60 @@ TEST(StructToJson, WritesWhatTheStructSays) {
   ASSERT_TRUE(google::protobuf::util::JsonStringToMessage(
                   R"({"content":"héllo \"you\"","n":3,"half":0.5,"list":[1,null,{}],"yes":true})", &data)
                   .ok());
-  const absl::StatusOr<std::string> text = StructToJson("data", data);
+  const absl::StatusOr<std::string> text = StructToJson(data);
   ASSERT_TRUE(text.ok()) << text.status();
   Struct back;
   ASSERT_TRUE(google::protobuf::util::JsonStringToMessage(*text, &back).ok()) << *text;
   EXPECT_EQ(back.SerializeAsString().size(), data.SerializeAsString().size());
   EXPECT_NE(text->find("\"n\":3"), std::string::npos) << *text;
-  EXPECT_EQ(*StructToJson("data", Struct()), "{}");
+  EXPECT_EQ(*StructToJson(Struct()), "{}");
 }
 
 TEST(StructToJson, RefusesWhatJsonCannotSay) {
   for (const double number : {std::nan(""), HUGE_VAL, -HUGE_VAL}) {
     Struct data;
     (*data.mutable_fields())["n"].set_number_value(number);
-    EXPECT_TRUE(absl::IsInvalidArgument(StructToJson("data", data).status())) << number;
+    EXPECT_TRUE(absl::IsInvalidArgument(StructToJson(data).status())) << number;
   }
   Struct no_kind;
   (*no_kind.mutable_fields())["nothing"];
-  const auto text = StructToJson("data", no_kind);
+  const auto text = StructToJson(no_kind);
   EXPECT_TRUE(absl::IsInvalidArgument(text.status())) << text.value_or("");
 }
 
 TEST(StructToJson, RefusesMoreThanOneMebibyte) {
   Struct data;
   (*data.mutable_fields())["a"].set_string_value(std::string(kPayloadBytesMax, 'x'));
-  EXPECT_TRUE(absl::IsResourceExhausted(StructToJson("data", data).status()));
+  EXPECT_TRUE(absl::IsResourceExhausted(StructToJson(data).status()));
 }
 
-TEST(CutPage, EndsEarlyWhereTheAnswerWouldBeTooLarge) {
-  PresencePage page;
-  for (int i = 0; i < 10; ++i)
-    page.users.push_back({std::string(1000, 'u'), std::string(1000, 'n'), link::v1::STATUS_ONLINE, 0, 0});
-  CutPage(page, 10 * 2048);
-  EXPECT_EQ(page.users.size(), 10u);
-  EXPECT_FALSE(page.more);
-  CutPage(page, 5 * 2048);
-  EXPECT_EQ(page.users.size(), 5u);
-  EXPECT_TRUE(page.more);
-  CutPage(page, 1);
-  EXPECT_EQ(page.users.size(), 1u) << "a page that has users never comes out empty";
+TEST(CloseCode, IsOneThatAnApplicationMaySend) {
+  EXPECT_EQ(*ReadCloseCode(0), 1008u);
+  for (const int32_t code : {1000, 1001, 1008, 1011, 1012, 1013, 3000, 4999}) EXPECT_EQ(*ReadCloseCode(code), code);
+  for (const int32_t code : {-1, 1, 999, 1002, 1005, 1006, 1007, 1010, 1014, 1015, 2999, 5000, 70'000}) {
+    EXPECT_TRUE(absl::IsInvalidArgument(ReadCloseCode(code).status())) << code;
+  }
+}
+
+TEST(ConnectionName, ComesBackAsItWasWritten) {
+  const std::string text = presence::ConnectionName(0xfedcba9876543210u, 42);
+  const absl::StatusOr<link::v1::ConnectionName> name = ReadConnectionName(text);
+  ASSERT_TRUE(name.ok()) << name.status();
+  EXPECT_EQ(name->incarnation(), 0xfedcba9876543210u);
+  EXPECT_EQ(name->connection(), 42u);
+  EXPECT_EQ(ConnectionText(*name), text);
+}
+
+TEST(ConnectionName, IsSpelledInOneWay) {
+  const std::string good = presence::ConnectionName(0xab, 0xcd);
+  std::string upper = good, separator = good, sign = good;
+  upper[upper.size() - 1] = 'D';
+  separator[21] = '_';
+  sign[5] = '+';
+  for (const std::string& bad : {std::string(), std::string("conn-"), std::string("conn-ab-cd"), upper, separator, sign,
+                                 good + "0", " " + good, good.substr(1), std::string(38, '0')}) {
+    EXPECT_TRUE(absl::IsInvalidArgument(ReadConnectionName(bad).status())) << bad;
+  }
 }
 
 }  // namespace

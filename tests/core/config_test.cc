@@ -10,6 +10,7 @@
 namespace presence::core {
 namespace {
 
+using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::UnorderedElementsAre;
@@ -17,6 +18,7 @@ using testing::UnorderedElementsAre;
 class CoreConfigTest : public testing::Test {
  protected:
   ConfigReader::Outcome Read(std::map<std::string, std::string> environment) {
+    config_ = Config();
     reader_.emplace("presence-core", "test", [environment](const std::string& name) -> std::optional<std::string> {
       const auto it = environment.find(name);
       return it == environment.end() ? std::nullopt : std::optional(it->second);
@@ -84,6 +86,98 @@ TEST_F(CoreConfigTest, ReportsAllMistakesTogether) {
               UnorderedElementsAre(HasSubstr("REDIS_URL"), HasSubstr("API_LISTEN"), HasSubstr("METRICS_LISTEN"),
                                    HasSubstr("PRESENCE_SCOPE"), HasSubstr("WS_PRESENCE_TTL")));
   EXPECT_THAT(reader_->MistakesText(), testing::Not(HasSubstr("secret")));
+}
+
+// --- access.
+
+TEST_F(CoreConfigTest, OnLoopbackEverythingIsOpenUnlessSomethingSaysOtherwise) {
+  ASSERT_EQ(Read({}), ConfigReader::Outcome::kRun);
+  EXPECT_EQ(config_.effective_api_auth(), ApiAuth::kOpen);
+  EXPECT_EQ(config_.effective_link_auth(), LinkAuth::kOpen);
+}
+
+TEST_F(CoreConfigTest, WhatIsSetDecidesWhoMayCall) {
+  ASSERT_EQ(Read({{"KEYCLOAK_URL", "http://keycloak:8080"}, {"LINK_SECRET", "sixteen bytes at least"}}),
+            ConfigReader::Outcome::kRun);
+  EXPECT_EQ(config_.effective_api_auth(), ApiAuth::kJwt);
+  EXPECT_EQ(config_.effective_link_auth(), LinkAuth::kSecret);
+}
+
+TEST_F(CoreConfigTest, ACertificateAuthorityMeansMutualTls) {
+  ASSERT_EQ(Read({{"API_TLS_CERT", "a"},
+                  {"API_TLS_KEY", "b"},
+                  {"API_TLS_CLIENT_CA", "c"},
+                  {"LINK_TLS_CERT", "d"},
+                  {"LINK_TLS_KEY", "e"},
+                  {"LINK_TLS_CLIENT_CA", "f"},
+                  {"LINK_SECRET_FILE", "g"}}),
+            ConfigReader::Outcome::kRun)
+      << reader_->MistakesText();
+  EXPECT_EQ(config_.effective_api_auth(), ApiAuth::kMtls);
+  EXPECT_EQ(config_.effective_link_auth(), LinkAuth::kMtls);
+  EXPECT_EQ(config_.api_tls.peer_ca, "c");
+  EXPECT_EQ(config_.link_tls.certificate, "d");
+}
+
+TEST_F(CoreConfigTest, BeyondLoopbackSomebodyMustHaveSaidWhoMayCome) {
+  for (const char* listen : {"0.0.0.0:1", ":1", "[::]:1", "10.0.0.1:1", "core.example.org:1"}) {
+    EXPECT_EQ(Read({{"API_LISTEN", listen}, {"LINK_LISTEN", listen}}), ConfigReader::Outcome::kInvalid) << listen;
+    EXPECT_THAT(reader_->Mistakes(),
+                UnorderedElementsAre(
+                    AllOf(HasSubstr("API_LISTEN"), HasSubstr("set KEYCLOAK_URL"), HasSubstr("API_AUTH=open")),
+                    AllOf(HasSubstr("LINK_LISTEN"), HasSubstr("set LINK_SECRET"), HasSubstr("LINK_AUTH=open"))));
+    EXPECT_EQ(Read({{"API_LISTEN", listen}, {"LINK_LISTEN", listen}, {"API_AUTH", "open"}, {"LINK_AUTH", "open"}}),
+              ConfigReader::Outcome::kRun);
+    EXPECT_EQ(Read({{"API_LISTEN", listen},
+                    {"LINK_LISTEN", listen},
+                    {"KEYCLOAK_URL", "http://keycloak:8080"},
+                    {"LINK_SECRET", "sixteen bytes at least"}}),
+              ConfigReader::Outcome::kRun);
+  }
+  for (const char* listen : {"127.0.0.1:1", "127.9.9.9:1", "localhost:1", "[::1]:1"}) {
+    EXPECT_EQ(Read({{"API_LISTEN", listen}, {"LINK_LISTEN", listen}}), ConfigReader::Outcome::kRun) << listen;
+  }
+}
+
+TEST_F(CoreConfigTest, WhatDoesNotGoTogetherIsRefusedWithWhatToSet) {
+  const struct {
+    std::map<std::string, std::string> environment;
+    const char* says;
+  } kTable[] = {
+      {{{"API_AUTH", "jwt"}}, "API_AUTH=jwt needs keys"},
+      {{{"API_AUTH", "mtls"}}, "API_AUTH=mtls needs API_TLS_CLIENT_CA"},
+      {{{"API_AUTH", "open"}, {"API_TLS_CERT", "a"}, {"API_TLS_KEY", "b"}, {"API_TLS_CLIENT_CA", "c"}},
+       "API_AUTH=open, but"},
+      {{{"API_TLS_CERT", "a"}}, "API_TLS_CERT and API_TLS_KEY belong together"},
+      {{{"API_TLS_CLIENT_CA", "c"}}, "API_TLS_CLIENT_CA needs API_TLS_CERT"},
+      {{{"LINK_AUTH", "secret"}}, "LINK_AUTH=secret needs LINK_SECRET"},
+      {{{"LINK_AUTH", "mtls"}, {"LINK_SECRET", "sixteen bytes at least"}}, "LINK_AUTH=mtls needs LINK_TLS_CLIENT_CA"},
+      {{{"LINK_AUTH", "open"}, {"LINK_SECRET", "sixteen bytes at least"}}, "LINK_AUTH=open, but"},
+      {{{"LINK_TLS_KEY", "a"}}, "LINK_TLS_CERT and LINK_TLS_KEY belong together"},
+      {{{"LINK_TLS_CLIENT_CA", "c"}}, "LINK_TLS_CLIENT_CA needs LINK_TLS_CERT"},
+      {{{"JWKS_FILE", "/nowhere/keys.json"}}, "JWKS_FILE cannot be read"},
+      {{{"GRPC_CHANNELZ", "on"}, {"KEYCLOAK_URL", "http://keycloak:8080"}}, "channelz cannot ask for a role"},
+  };
+  for (const auto& row : kTable) {
+    EXPECT_EQ(Read(row.environment), ConfigReader::Outcome::kInvalid) << row.says;
+    EXPECT_THAT(reader_->Mistakes(), ElementsAre(HasSubstr(row.says)));
+    EXPECT_THAT(reader_->MistakesText(), testing::Not(HasSubstr("sixteen bytes at least")));
+  }
+}
+
+TEST_F(CoreConfigTest, TheApiTakesRolesOfItsOwnClientAlone) {
+  ASSERT_EQ(Read({{"KEYCLOAK_URL", "http://keycloak:8080/"}, {"KEYCLOAK_CLIENT_ID", "presence-api"}}),
+            ConfigReader::Outcome::kRun);
+  VerifierOptions options = config_.ApiVerifierOptions();
+  EXPECT_THAT(options.issuers, ElementsAre("http://keycloak:8080/realms/colink"));
+  EXPECT_THAT(options.client_ids, ElementsAre("presence-api"));
+  EXPECT_THAT(options.role_clients, ElementsAre("presence-api"));
+
+  ASSERT_EQ(Read({{"KEYCLOAK_URL", "http://keycloak:8080"}, {"JWT_AUDIENCE", "colink-api"}}),
+            ConfigReader::Outcome::kRun);
+  options = config_.ApiVerifierOptions();
+  EXPECT_THAT(options.audiences, ElementsAre("colink-api"));
+  EXPECT_THAT(options.role_clients, ElementsAre("colink-api"));
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -126,7 +127,7 @@ class CoreRuntimeTest : public testing::Test {
     options_.hub.incarnation = 99;
     options_.hub.link_silence_max = std::chrono::hours(1);  // played streams send no heartbeats
     options_.tick = std::chrono::milliseconds(5);
-    options_.finish_max = std::chrono::milliseconds(20);
+    options_.links.finish_max = std::chrono::milliseconds(20);
     options_.on_store_changed = [this](bool up) {
       absl::MutexLock lock(&mutex_);
       store_up_ = up;
@@ -135,7 +136,9 @@ class CoreRuntimeTest : public testing::Test {
 
   void Start() {
     runtime_ = std::make_unique<CoreRuntime>(options_, [this](asio::io_context&, StoreListener& listener) {
-      auto store = std::make_unique<MemoryStore>(StoreOptions(), database_, listener);
+      StoreOptions of_the_store;
+      of_the_store.core_incarnation = options_.hub.incarnation;
+      auto store = std::make_unique<MemoryStore>(of_the_store, database_, listener);
       store_ = store.get();
       return HostedStore{[this] { return store_->RunPending(); }, std::move(store)};
     });
@@ -153,7 +156,7 @@ class CoreRuntimeTest : public testing::Test {
   }
 
   void SetReachable(bool reachable) {
-    runtime_->WithStore([this, reachable](Store&) { store_->SetReachable(reachable); });
+    runtime_->OnLoop([this, reachable](LoopParts&) { store_->SetReachable(reachable); });
     AwaitStore(reachable);
   }
 
@@ -175,7 +178,10 @@ class CoreRuntimeTest : public testing::Test {
   absl::Status Broadcast(const std::string& room, const std::string& data_json) {
     absl::Notification answered;
     absl::Status answer;
-    runtime_->Broadcast(room, data_json, [&](const absl::Status& status) {
+    OutgoingMessage message;
+    message.room_id = room;
+    message.data_json = data_json;
+    runtime_->Send(std::move(message), [&](const absl::Status& status, const MessageAnswer&) {
       answer = status;
       answered.Notify();
     });
@@ -186,7 +192,7 @@ class CoreRuntimeTest : public testing::Test {
   // Waits until the loop has done everything that was asked for so far.
   void Settle() {
     absl::Notification settled;
-    runtime_->WithStore([&](Store&) { settled.Notify(); });
+    runtime_->OnLoop([&](LoopParts&) { settled.Notify(); });
     EXPECT_TRUE(settled.WaitForNotificationWithTimeout(kPatience));
   }
 
@@ -241,7 +247,7 @@ TEST_F(CoreRuntimeTest, GathersWhileAWriteIsInFlight) {
 }
 
 TEST_F(CoreRuntimeTest, DropsAShardThatReadsTooSlowly) {
-  options_.link_backlog_bytes_max = 64 * 1024;
+  options_.links.backlog_bytes_max = 64 * 1024;
   Start();
   const auto slow = Open(), quick = Open();
   AttachWithRoom(*slow, 1, "room");
@@ -267,8 +273,8 @@ TEST_F(CoreRuntimeTest, HandlesWhatArrivedBeforeTheEnd) {
   stream->End(absl::OkStatus());
   EXPECT_EQ(stream->AwaitFinish(), absl::OkStatus());
   absl::Notification read;
-  runtime_->WithStore([&](Store& store) {
-    store.GetPresence("last-words", [&](absl::StatusOr<StoredPresence> presence) {
+  runtime_->OnLoop([&](LoopParts& loop) {
+    loop.store.GetPresence("last-words", [&](absl::StatusOr<StoredPresence> presence) {
       EXPECT_EQ(presence->status, link::v1::STATUS_ONLINE);
       read.Notify();
     });
@@ -298,7 +304,7 @@ TEST_F(CoreRuntimeTest, EndsAStreamThatBreaksTheProtocol) {
 }
 
 TEST_F(CoreRuntimeTest, PassesOnWhatWasGatheredBeforeItEndsAStream) {
-  options_.finish_max = std::chrono::hours(1);
+  options_.links.finish_max = std::chrono::hours(1);
   Start();
   const auto stream = Open();
   AttachWithRoom(*stream, 0, "room");
@@ -338,7 +344,7 @@ TEST_F(CoreRuntimeTest, DrainsByEndingLinksAndRefusingFurtherOnes) {
 
 TEST_F(CoreRuntimeTest, DrainGivesUpOnAStoreThatDoesNotAnswer) {
   Start();
-  runtime_->WithStore([this](Store&) { store_->SetFrozen(true); });
+  runtime_->OnLoop([this](LoopParts&) { store_->SetFrozen(true); });
   const auto stream = Open();
   stream->Say({Hello(), ResyncDone(), Opened(1, Connection(0), "user")});
   stream->AwaitCommand(CoreCommand::kWelcome);
@@ -347,12 +353,57 @@ TEST_F(CoreRuntimeTest, DrainGivesUpOnAStoreThatDoesNotAnswer) {
 }
 
 TEST_F(CoreRuntimeTest, BoundsTheNumberOfLinks) {
-  options_.links_max = 1;
+  options_.links.links_max = 1;
   Start();
   const auto first = Open();
   EXPECT_EQ(Open()->AwaitFinish().code(), absl::StatusCode::kResourceExhausted);
   first->Say({Hello()});
   first->AwaitCommand(CoreCommand::kWelcome);
+}
+
+// An operator's drain: the links end one after the other, the core goes on.
+TEST_F(CoreRuntimeTest, IsDrainedByAnOrderOverAWindow) {
+  std::atomic<bool> draining{false};
+  options_.on_draining = [&] { draining = true; };
+  Start();
+  const auto first = Open(), second = Open();
+  AttachWithRoom(*first, 0, "room");
+  AttachWithRoom(*second, 1, "room");
+  link::v1::ClusterRequest order;
+  order.mutable_drain()->set_core(options_.hub.incarnation);
+  order.mutable_drain()->set_window_ms(50);
+  absl::Notification answered;
+  runtime_->Ask(runtime_->NextRequest(), order,
+                [&](const absl::Status& status, std::vector<link::v1::ClusterReply> replies) {
+                  EXPECT_EQ(status, absl::OkStatus());
+                  ASSERT_EQ(replies.size(), 1u);
+                  EXPECT_EQ(replies[0].count().count(), 2u);
+                  answered.Notify();
+                });
+  ASSERT_TRUE(answered.WaitForNotificationWithTimeout(kPatience));
+  EXPECT_EQ(first->AwaitFinish(), absl::UnavailableError("the core is being drained"));
+  EXPECT_EQ(second->AwaitFinish(), absl::UnavailableError("the core is being drained"));
+  EXPECT_TRUE(draining);
+  EXPECT_EQ(Open()->AwaitFinish(), absl::UnavailableError("the core is being drained"));
+  EXPECT_EQ(Broadcast("room", "{}"), absl::OkStatus());
+}
+
+TEST_F(CoreRuntimeTest, AnswersWhoHasGivenUpOnce) {
+  Start();
+  SetReachable(false);
+  const uint64_t request = runtime_->NextRequest();
+  link::v1::ClusterRequest query;
+  query.mutable_rooms()->set_limit(1);
+  std::atomic<int> answers{0};
+  runtime_->Ask(request, query, [&](const absl::Status& status, const std::vector<link::v1::ClusterReply>&) {
+    EXPECT_FALSE(status.ok());
+    ++answers;
+  });
+  runtime_->GiveUp(request);
+  runtime_->GiveUp(request);
+  runtime_->GiveUp(request + 1000);
+  Settle();
+  EXPECT_EQ(answers, 1);
 }
 
 }  // namespace

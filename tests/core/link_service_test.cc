@@ -89,7 +89,7 @@ TEST_F(LinkServiceTest, AnEdgeThatDoesNotReadGetsLargerFrames) {
 }
 
 TEST_F(LinkServiceTest, AnEdgeThatReadsTooSlowlyIsDroppedAndTheOthersAreNot) {
-  TestCore core([](CoreRuntimeOptions& options) { options.link_backlog_bytes_max = 1024 * 1024; });
+  TestCore core([](CoreRuntimeOptions& options) { options.links.backlog_bytes_max = 1024 * 1024; });
   TestEdge slow(core), quick(core);
   slow.AttachWithRoom(1, "room");
   quick.AttachWithRoom(2, "room");

@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <string>
+#include <vector>
 
 #include "tests/fakes/store_backend.h"
 
@@ -21,7 +22,9 @@ using Outcome = WriteResult::Outcome;
 class MemoryStoreFaults : public testing::Test {
  protected:
   MemoryStoreFaults()
-      : database_([this] { return now_; }), mine_({}, database_, heard_), other_({}, database_, others_) {
+      : database_([this] { return now_; }),
+        mine_({.core_incarnation = 1}, database_, heard_),
+        other_({.core_incarnation = 2}, database_, others_) {
     Run();
   }
 
@@ -37,6 +40,17 @@ class MemoryStoreFaults : public testing::Test {
     write.user_id = "u1";
     write.status = status;
     store.Write(write);
+  }
+
+  std::vector<uint64_t> Announce(MemoryStore& store, const RecordingListener& heard) {
+    store.Announce();
+    Run();
+    return heard.cores.empty() || !heard.cores.back().ok() ? std::vector<uint64_t>{} : *heard.cores.back();
+  }
+  static void Reply(MemoryStore& store, uint64_t core, uint64_t id) {
+    link::v1::ClusterReplies replies;
+    replies.add_replies()->set_id(id);
+    store.Reply(core, replies);
   }
 
   WallTime now_ = FromUnixMillis(1'736'856'000'000);
@@ -152,6 +166,91 @@ TEST_F(MemoryStoreFaults, AWipedDatabaseIsSaidToHaveLostItsState) {
   mine_.SetReachable(true);
   Run();
   EXPECT_TRUE(heard_.lost_state);
+}
+
+// ------------------------------------------------------------------------------------- what cores say to each other
+
+TEST_F(MemoryStoreFaults, WithoutTheStoreEverythingIsAnsweredUnavailable) {
+  mine_.PublishOnce(1, "r1", "one", {}, "");  // has happened; the answer is lost
+  mine_.SetReachable(false);
+  mine_.PublishOnce(2, "r2", "one", {}, "");
+  mine_.Announce();
+  absl::Status read;
+  mine_.GetPresences(std::vector<std::string>{"u1"}, [&](const auto& users) { read = users.status(); });
+  EXPECT_THAT(heard_.once, IsEmpty()) << "told from inside a call";
+  Run();
+  EXPECT_EQ(heard_.once[1].outcome, OnceResult::Outcome::kUnavailable);
+  EXPECT_EQ(heard_.once[2].outcome, OnceResult::Outcome::kUnavailable);
+  ASSERT_THAT(heard_.cores, SizeIs(1));
+  EXPECT_TRUE(absl::IsUnavailable(heard_.cores[0].status()));
+  EXPECT_TRUE(absl::IsUnavailable(read));
+  EXPECT_THAT(others_.bus, SizeIs(1));
+  mine_.SetReachable(true);
+  mine_.PublishOnce(1, "r1", "one", {}, "");
+  mine_.PublishOnce(2, "r2", "one", {}, "");
+  Run();
+  EXPECT_EQ(heard_.once[1].outcome, OnceResult::Outcome::kRepeated);
+  EXPECT_EQ(heard_.once[2].outcome, OnceResult::Outcome::kPublished);
+}
+
+TEST_F(MemoryStoreFaults, AnAnnouncementAgesWhileItsCoreDoesNotReachTheStore) {
+  EXPECT_THAT(Announce(mine_, heard_), ElementsAre(1));
+  EXPECT_THAT(Announce(other_, others_), ElementsAre(1, 2));
+  mine_.SetReachable(false);
+  now_ += milliseconds(2999);
+  EXPECT_THAT(Announce(mine_, heard_), IsEmpty());
+  EXPECT_THAT(Announce(other_, others_), ElementsAre(1, 2));
+  now_ += milliseconds(1);
+  EXPECT_THAT(Announce(other_, others_), ElementsAre(2));
+  mine_.SetReachable(true);
+  EXPECT_THAT(Announce(mine_, heard_), ElementsAre(1, 2));
+}
+
+TEST_F(MemoryStoreFaults, WhatWaitsForAStalledStoreHappensAtTheThawAlsoWhenItIsGivenUp) {
+  mine_.SetFrozen(true);
+  mine_.PublishOnce(1, "r1", "one", {}, "");
+  mine_.SaveAnswer("r1", "42");
+  mine_.Announce();
+  Reply(mine_, 2, 9);
+  now_ += milliseconds(2000);
+  Run();
+  EXPECT_EQ(heard_.once[1].outcome, OnceResult::Outcome::kUnavailable);
+  EXPECT_THAT(others_.arrivals, IsEmpty());
+  EXPECT_THAT(Announce(other_, others_), ElementsAre(2));
+  mine_.SetFrozen(false);
+  Run();
+  EXPECT_THAT(others_.arrivals, ElementsAre("bus 0", "reply 9"));
+  EXPECT_THAT(Announce(other_, others_), ElementsAre(1, 2));
+  other_.PublishOnce(2, "r1", "one", {}, "");
+  Run();
+  EXPECT_EQ(others_.once[2].answer, "42");
+}
+
+TEST_F(MemoryStoreFaults, RepliesAreVolatileAndAShortStallKeepsTheirOrder) {
+  link::v1::BusEnvelope envelope;
+  mine_.SetFrozen(true);
+  Reply(other_, 1, 1);
+  envelope.set_sequence(2);
+  other_.Publish(1, envelope, "");
+  Reply(other_, 1, 3);
+  Reply(other_, 2, 4);
+  mine_.SetFrozen(false);
+  Run();
+  EXPECT_THAT(heard_.arrivals, ElementsAre("reply 1", "bus 2", "reply 3"));
+  mine_.SetReachable(false);
+  Reply(other_, 1, 5);
+  mine_.SetReachable(true);
+  Run();
+  EXPECT_THAT(heard_.arrivals, SizeIs(3));
+}
+
+TEST_F(MemoryStoreFaults, AWithdrawalThatDoesNotGetThroughIsLeftToTime) {
+  Announce(mine_, heard_);
+  mine_.SetReachable(false);
+  mine_.Withdraw();
+  EXPECT_THAT(Announce(other_, others_), ElementsAre(1, 2));
+  now_ += milliseconds(3000);
+  EXPECT_THAT(Announce(other_, others_), ElementsAre(2));
 }
 
 }  // namespace

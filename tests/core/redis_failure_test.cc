@@ -1,121 +1,12 @@
 // RedisStore when Redis is not well: killed, stalled, partly cut off, demoted, without its script, refusing single
 // calls, or with foreign keys in it. Real servers and real time; each waits for what it expects, with a deadline far
 // behind it.
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
-#include <asio/io_context.hpp>
-#include <chrono>
-#include <functional>
-#include <memory>
-#include <string>
-#include <string_view>
-#include <vector>
+#include "tests/core/redis_failure.h"
 
 #include "common/log.h"
-#include "core/redis_store.h"
-#include "tests/fakes/redis_server.h"
-#include "tests/fakes/store_backend.h"
 
 namespace presence::core {
 namespace {
-
-using std::chrono::milliseconds;
-using std::chrono::seconds;
-using std::chrono::steady_clock;
-using testing::HasSubstr;
-using Outcome = WriteResult::Outcome;
-
-class RedisFailure : public testing::Test {
- protected:
-  void SetUp() override {
-    ASSERT_TRUE(RedisServer::Available()) << "redis-server is not installed: scripts/test installs it";
-    server_ = std::make_unique<RedisServer>();
-  }
-
-  void Attach(const std::string& url) {
-    RedisStoreOptions options;
-    options.address = *ParseRedisUrl(url);
-    options.store = store_options_;
-    options.clock = clock_;
-    store_ = std::make_unique<RedisStore>(io_, options, heard_);
-  }
-  void AttachAndComeUp() {
-    Attach(server_->UnixUrl());
-    ASSERT_TRUE(RunUntil([&] { return heard_.ups == 1; }));
-  }
-
-  template <typename Condition>
-  bool RunUntil(Condition condition, milliseconds at_most = seconds(20)) {
-    const auto deadline = steady_clock::now() + at_most;
-    while (!condition()) {
-      if (steady_clock::now() > deadline) return false;
-      io_.run_one_for(milliseconds(50));
-    }
-    return true;
-  }
-
-  // The test's own time, and nothing is ever quiet.
-  void AttachLoudAndComeUp() {
-    store_options_.quiet_period = milliseconds(0);
-    clock_ = [this] { return now_; };
-    AttachAndComeUp();
-    Sweep();
-  }
-  void Sweep() {
-    store_->Sweep(100);
-    EXPECT_TRUE(HearsTheBus());
-  }
-
-  uint64_t SendWrite(std::string_view user = "u1") {
-    PresenceWrite write;
-    write.id = ++last_id_;
-    write.key = {7, 7};
-    write.attach = 1;
-    write.user_id = user;
-    store_->Write(write);
-    return write.id;
-  }
-  Outcome Write(std::string_view user = "u1") {
-    const uint64_t id = SendWrite(user);
-    EXPECT_TRUE(RunUntil([&] { return heard_.written.contains(id); }));
-    return heard_.written[id].outcome;
-  }
-  uint64_t SendRefresh(const std::vector<std::string_view>& users) {
-    std::vector<RefreshEntry> entries;
-    for (const std::string_view user : users) entries.push_back({{7, 7}, 1, user, false});
-    store_->Refresh(++last_id_, entries);
-    return last_id_;
-  }
-  std::vector<uint32_t> Refresh(const std::vector<std::string_view>& users) {
-    const uint64_t id = SendRefresh(users);
-    EXPECT_TRUE(RunUntil([&] { return heard_.refreshed.contains(id); })) << "no answer";
-    return heard_.refreshed[id];
-  }
-  absl::StatusOr<ChangeLog> Changes(uint64_t since = 0) {
-    store_->ReadChanges(++last_id_, since);
-    EXPECT_TRUE(RunUntil([&] { return heard_.changes.contains(last_id_); }));
-    return heard_.changes.at(last_id_);
-  }
-  std::string Stored(std::string_view user) {
-    return server_->Command({"GET", std::string("presence:").append(user)}).text;
-  }
-  bool HearsTheBus() {
-    link::v1::BusEnvelope envelope;
-    envelope.set_sequence(++last_id_);
-    store_->Publish(last_id_, envelope, "");
-    return RunUntil([&] { return !heard_.bus.empty() && heard_.bus.back().sequence() == last_id_; });
-  }
-
-  std::unique_ptr<RedisServer> server_;
-  asio::io_context io_;
-  RecordingListener heard_;
-  StoreOptions store_options_{.core_incarnation = 1};
-  WallTime now_ = FromUnixMillis(1'736'856'000'000);
-  std::function<WallTime()> clock_;  // empty: Redis' own
-  std::unique_ptr<RedisStore> store_;
-  uint64_t last_id_ = 0;
-};
 
 TEST_F(RedisFailure, AKilledRedisComesBackEmpty) {
   AttachAndComeUp();
@@ -210,7 +101,7 @@ TEST_F(RedisFailure, ADemotedPrimaryIsLeftAndAReplicaIsNotTaken) {
   AttachAndComeUp();
   server_->Command({"REPLICAOF", "127.0.0.1", "1"});
   EXPECT_EQ(Write(), Outcome::kUnavailable);
-  ASSERT_TRUE(RunUntil([&] { return heard_.downs == 1 && store_->counters().connections_lost >= 2; }));
+  ASSERT_TRUE(RunUntil([&] { return heard_.downs == 1 && store_->counters().connections_lost.Value() >= 2; }));
   EXPECT_EQ(heard_.ups, 1);
   server_->Command({"REPLICAOF", "NO", "ONE"});
   ASSERT_TRUE(RunUntil([&] { return heard_.ups == 2; }));
@@ -232,7 +123,7 @@ TEST_F(RedisFailure, OtherBytesOnTheBusAreCountedAndDropped) {
   server_->Command({"PUBLISH", "presence.bus", "\xff\xff\xff not protobuf"});
   server_->Command({"PUBLISH", "presence:updates", "\xff\xfe"});
   EXPECT_TRUE(HearsTheBus());
-  EXPECT_EQ(store_->counters().bus_invalid, 1u);
+  EXPECT_EQ(store_->counters().bus_invalid.Value(), 1u);
   EXPECT_EQ(heard_.updates, std::vector<std::string>{"\xff\xfe"});
   EXPECT_EQ(heard_.downs, 0);
 }
@@ -251,7 +142,7 @@ TEST_F(RedisFailure, UserPasswordAndDatabaseComeFromTheUrl) {
   server_->Command({"ACL", "SETUSER", "default", "off"});
   const std::string place = "@127.0.0.1:" + std::to_string(server_->port()) + "/3";
   Attach("redis://core:wrong" + place);
-  EXPECT_TRUE(RunUntil([&] { return store_->counters().connections_lost >= 4; }));
+  EXPECT_TRUE(RunUntil([&] { return store_->counters().connections_lost.Value() >= 4; }));
   EXPECT_EQ(heard_.ups, 0);
   Attach("redis://core:p%40ss%3aword" + place);
   ASSERT_TRUE(RunUntil([&] { return heard_.ups == 1; }));
@@ -326,10 +217,10 @@ TEST_F(RedisFailure, ARedisThatCannotBeInspectedIsNotTakenAndTheLogSaysWhy) {
   log::Start({.sink = [&](std::string_view line) { lines += line; }});
   server_->Command({"ACL", "SETUSER", "default", "-info"});
   Attach(server_->UnixUrl());
-  EXPECT_TRUE(RunUntil([&] { return store_->counters().connections_lost >= 2; }));
+  EXPECT_TRUE(RunUntil([&] { return store_->counters().connections_lost.Value() >= 2; }));
   server_->Command({"ACL", "SETUSER", "default", "+info", "-hget"});
-  const uint64_t lost = store_->counters().connections_lost;
-  EXPECT_TRUE(RunUntil([&] { return store_->counters().connections_lost >= lost + 2; }));
+  const uint64_t lost = store_->counters().connections_lost.Value();
+  EXPECT_TRUE(RunUntil([&] { return store_->counters().connections_lost.Value() >= lost + 2; }));
   EXPECT_EQ(heard_.ups, 0);
   server_->Command({"ACL", "SETUSER", "default", "+hget"});
   EXPECT_TRUE(RunUntil([&] { return heard_.ups == 1; }));
@@ -382,7 +273,7 @@ TEST_F(RedisFailure, AUserWhomASweepCannotEndIsPutOffAndStandsInNobodysWay) {
   server_->Command({"ACL", "SETUSER", "default", "resetkeys", "~presence.*", "~presence:u2"});
   Sweep();
   server_->Command({"ACL", "SETUSER", "default", "allkeys"});
-  EXPECT_EQ(store_->counters().sweeps_failed, 1u);
+  EXPECT_EQ(store_->counters().sweeps_failed.Value(), 1u);
   EXPECT_THAT(Stored("u1"), HasSubstr("online"));
   EXPECT_THAT(Stored("u2"), HasSubstr("offline"));
   now_ += store_options_.entry_lifetime;

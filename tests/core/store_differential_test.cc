@@ -1,4 +1,4 @@
-// The memory store against the script in Redis: the same random calls to both, at the same time of the test's clock;
+// The memory store against the scripts in Redis: the same random calls to both, at the same time of the test's clock;
 // every reply, everything published and every key must be equal. A failure prints its seed; PRESENCE_SEED=... runs
 // that one alone.
 #include <gtest/gtest.h>
@@ -20,10 +20,13 @@ using std::chrono::milliseconds;
 constexpr int kSeeds = 40;
 constexpr int kCallsPerSeed = 250;
 constexpr int kCores = 2;
+constexpr uint64_t kFirstCore = 0xABCDEF0123456789ULL;
 
 // Few users, devices and rooms, so that they meet; ids that need escapes, or look like something else.
 const std::vector<std::string> kUsers{"alice", "b\"ob\\", "c:d*[a] e", "line\nbreak", "ünï"};
 const std::vector<std::string> kRooms{"channel_general", "dm 1", "r\"", "z"};
+const std::vector<std::string> kRequests{"r1", std::string("r\0 2", 4), "presence"};
+const std::vector<std::string> kFingerprints{"", "one", "1:one"};
 
 // A call and its answers, as text.
 std::string Text(const WriteResult& result) {
@@ -36,6 +39,10 @@ std::string Text(const StoredPresence& p) {
   std::ostringstream out;
   out << p.user_id << "|" << p.username << "|" << StatusName(p.status) << "|" << p.last_seen_ms << "|" << p.version;
   return out.str();
+}
+
+std::string Text(const OnceResult& result) {
+  return std::to_string(static_cast<int>(result.outcome)) + " '" + result.answer + "'";
 }
 
 std::string Text(const ChangeLog& log) {
@@ -60,14 +67,27 @@ std::string TakeHeard(StoreBackend& backend) {
       for (const uint32_t position : missing) out << " " << position;
       out << "\n";
     }
+    for (const auto& [id, result] : heard.once) out << "once " << id << ": " << Text(result) << "\n";
+    for (const auto& live : heard.cores) {
+      out << "cores:";
+      if (!live.ok()) out << " -";
+      for (size_t i = 0; live.ok() && i < live->size(); ++i) out << " " << (*live)[i];
+      out << "\n";
+    }
     for (const auto& [id, log] : heard.changes)
       out << "changes " << id << ": " << (log.ok() ? Text(*log) : "-") << "\n";
     for (const auto& envelope : heard.bus) out << "bus " << envelope.ShortDebugString() << "\n";
+    for (const std::string& arrival : heard.arrivals) out << arrival << "\n";
+    for (const std::string& message : heard.messages) out << "message " << message << "\n";
     for (const std::string& update : heard.updates) out << "update " << update << "\n";
     heard.written.clear();
     heard.refreshed.clear();
+    heard.once.clear();
+    heard.cores.clear();
     heard.changes.clear();
     heard.bus.clear();
+    heard.arrivals.clear();
+    heard.messages.clear();
     heard.updates.clear();
   }
   for (const auto& [key, value] : backend.Dump()) out << key << ": " << value << "\n";
@@ -78,7 +98,7 @@ class Calls {
  public:
   explicit Calls(uint64_t seed) : random_(seed) {
     StoreOptions options;
-    options.core_incarnation = 0xABCDEF0123456789ULL;
+    options.core_incarnation = kFirstCore;
     // The keys' own clock is Redis' real one there: nothing may end while a seed runs.
     options.typing_ttl = std::chrono::seconds(1000);
     memory_ = StoreBackend::Create(BackendKind::kMemory, options, kCores);
@@ -107,7 +127,7 @@ class Calls {
   void Step(uint64_t id) {
     for (std::string* text : {&memory_read_, &redis_read_, &memory_list_, &redis_list_}) text->clear();
     rounds_ = 1;
-    switch (Below(20)) {
+    switch (Below(26)) {
       case 0:
       case 1:
       case 2:
@@ -136,6 +156,16 @@ class Calls {
         return List();
       case 18:
         return Type();
+      case 19:
+      case 20:
+        return PublishOnce(id);
+      case 21:
+        return SaveAnswer();
+      case 22:
+      case 23:
+        return Announce();
+      case 24:
+        return Reply(id);
       default:
         if (Below(4) != 0) return Sweep();
         log_ << (Below(2) == 0 ? "wipe" : "restart");
@@ -226,6 +256,8 @@ class Calls {
       GetInto(*memory_, user, &memory_read_);
       GetInto(*redis_, user, &redis_read_);
     }
+    GetAllInto(*memory_, &memory_read_);
+    GetAllInto(*redis_, &redis_read_);
   }
 
   static void ListInto(StoreBackend& backend, const std::string& after, uint32_t limit, std::string* out) {
@@ -240,12 +272,57 @@ class Calls {
     });
   }
 
+  static void GetAllInto(StoreBackend& backend, std::string* out) {
+    backend.store().GetPresences(kUsers, [out](const absl::StatusOr<std::vector<StoredPresence>>& users) {
+      if (!users.ok()) *out += "\nerror";
+      for (size_t i = 0; users.ok() && i < users->size(); ++i) *out += "\n" + Text((*users)[i]);
+    });
+  }
+
   void Type() {
     const std::string& user = OneOf(kUsers);
     const std::string& room = OneOf(kRooms);
     log_ << "typing";
     memory_->store().SetTyping(room, user, "Name of " + user);
     redis_->store().SetTyping(room, user, "Name of " + user);
+  }
+
+  void PublishOnce(uint64_t id) {
+    const std::string& request = OneOf(kRequests);
+    const std::string& fingerprint = OneOf(kFingerprints);
+    const std::string outside = OneOf<std::string>({"", "{}"});
+    const int core = static_cast<int>(Below(kCores));
+    link::v1::BusEnvelope envelope;
+    envelope.set_sequence(id + 1);
+    log_ << "publish once core " << core << " " << request << " " << fingerprint << " outside '" << outside << "'";
+    memory_->store(core).PublishOnce(id, request, fingerprint, envelope, outside);
+    redis_->store(core).PublishOnce(id, request, fingerprint, envelope, outside);
+  }
+
+  void SaveAnswer() {
+    const std::string& request = OneOf(kRequests);
+    const std::string answer = OneOf<std::string>({"", "1", "12:an answer"});
+    log_ << "save " << request << " '" << answer << "'";
+    memory_->store().SaveAnswer(request, answer);
+    redis_->store().SaveAnswer(request, answer);
+  }
+
+  void Announce() {
+    const int core = static_cast<int>(Below(kCores));
+    const bool withdraw = Below(5) == 0;
+    log_ << (withdraw ? "withdraw " : "announce ") << core;
+    for (StoreBackend* backend : {memory_.get(), redis_.get()}) {
+      withdraw ? backend->store(core).Withdraw() : backend->store(core).Announce();
+    }
+  }
+
+  void Reply(uint64_t id) {
+    link::v1::ClusterReplies replies;
+    replies.add_replies()->set_id(id);
+    const uint64_t core = kFirstCore + Below(kCores);
+    log_ << "reply to " << core;
+    memory_->store().Reply(core, replies);
+    redis_->store().Reply(core, replies);
   }
 
   uint64_t NowMicroseconds() const {

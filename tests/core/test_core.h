@@ -7,6 +7,7 @@
 
 #include <chrono>
 #include <functional>
+#include <initializer_list>
 #include <memory>
 #include <string>
 #include <utility>
@@ -14,6 +15,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
+#include "core/admin_service.h"
 #include "core/api_service.h"
 #include "core/core_runtime.h"
 #include "core/link_service.h"
@@ -33,10 +35,15 @@ inline std::chrono::system_clock::time_point Deadline() {
 
 class TestCore {
  public:
-  explicit TestCore(const std::function<void(CoreRuntimeOptions&)>& change = [](CoreRuntimeOptions&) {}) {
+  static constexpr uint64_t kIncarnation = 99;
+
+  explicit TestCore(
+      const std::function<void(CoreRuntimeOptions&)>& change = [](CoreRuntimeOptions&) {},
+      std::unique_ptr<Access> its_access = Access::Open())
+      : access(std::move(its_access)) {
     CoreRuntimeOptions options;
     options.hub.core_name = "core-under-test";
-    options.hub.incarnation = 99;
+    options.hub.incarnation = kIncarnation;
     options.hub.link_silence_max = std::chrono::hours(1);  // test edges send no heartbeats
     options.tick = std::chrono::milliseconds(10);
     options.on_store_changed = [this](bool up) {
@@ -46,18 +53,41 @@ class TestCore {
     };
     change(options);
     runtime = std::make_unique<CoreRuntime>(options, [this](asio::io_context&, StoreListener& listener) {
-      auto memory = std::make_unique<MemoryStore>(StoreOptions(), database, listener);
+      StoreOptions store_options;
+      store_options.core_incarnation = kIncarnation;
+      // A peer is there until it leaves, however slow the machine is.
+      store_options.core_lifetime = std::chrono::hours(1);
+      auto memory = std::make_unique<MemoryStore>(store_options, database, listener);
       store = memory.get();
-      return HostedStore{[this] { return store->RunPending(); }, std::move(memory)};
+      const auto run_pending = [this] {
+        const bool peer_ran = run_peer && run_peer();
+        return store->RunPending() || peer_ran;
+      };
+      return HostedStore{run_pending, std::move(memory)};
     });
-    api = std::make_unique<ApiService>(*runtime);
-    link = std::make_unique<LinkService>(*runtime);
+    api = std::make_unique<ApiService>(*runtime, *access);
+    admin = std::make_unique<AdminService>(*runtime, *access);
+    link = std::make_unique<LinkService>(*runtime, LinkAccess());
     runtime->Start();
     AwaitStore(true);
-    SetUpGrpc(/*reflection=*/true);
-    api_server = Listening({"API_LISTEN", {"127.0.0.1", 0}, kApiReceiveBytesMax}, *api);
-    link_server = Listening({"LINK_LISTEN", {"127.0.0.1", 0}, kLinkReceiveBytesMax}, *link);
+    SetUpGrpc();
+    api_server = Listening({.setting = "API_LISTEN",
+                            .listen = {"127.0.0.1", 0},
+                            .reflection = true,
+                            .receive_bytes_max = kApiReceiveBytesMax,
+                            .metadata_bytes_max = kApiMetadataBytesMax,
+                            .streams_max = kApiStreamsMax},
+                           {api.get(), admin.get()});
+    link_server = Listening({.setting = "LINK_LISTEN",
+                             .listen = {"127.0.0.1", 0},
+                             .receive_bytes_max = kLinkReceiveBytesMax,
+                             .streams_max = kLinkStreamsMax},
+                            {link.get()});
+    // As main.cc does.
+    serving.Follow(api_server->health(), "", ServingState::Needs::kStore);
     serving.Follow(api_server->health(), "presence.v1.PresenceService", ServingState::Needs::kStore);
+    serving.Follow(api_server->health(), "presence.admin.v1.AdminService", ServingState::Needs::kNothing);
+    serving.Follow(link_server->health(), "", ServingState::Needs::kNothing);
     serving.Follow(link_server->health(), "presence.link.v1.Link", ServingState::Needs::kNothing);
   }
 
@@ -78,7 +108,7 @@ class TestCore {
   // Runs `change` on the loop thread, and returns when it has run.
   void OnLoop(const std::function<void()>& change) {
     absl::Notification done;
-    runtime->WithStore([&](Store&) {
+    runtime->OnLoop([&](LoopParts&) {
       change();
       done.Notify();
     });
@@ -117,13 +147,17 @@ class TestCore {
   ServingState serving;
   std::unique_ptr<CoreRuntime> runtime;
   MemoryStore* store = nullptr;
+  const std::unique_ptr<Access> access;
+  std::function<bool()> run_peer;  // of a PeerCore; the loop's
   std::unique_ptr<ApiService> api;
+  std::unique_ptr<AdminService> admin;
   std::unique_ptr<LinkService> link;
   std::unique_ptr<GrpcServer> api_server, link_server;
 
  private:
-  static std::unique_ptr<GrpcServer> Listening(const GrpcServer::Options& options, grpc::Service& service) {
-    auto server = GrpcServer::Listen(options, service);
+  static std::unique_ptr<GrpcServer> Listening(const GrpcServer::Options& options,
+                                               std::initializer_list<grpc::Service*> services) {
+    auto server = GrpcServer::Listen(options, services);
     EXPECT_TRUE(server.ok()) << server.status();
     return *std::move(server);
   }

@@ -17,13 +17,13 @@
 #include <sstream>
 #include <thread>
 
+#include "common/jwk_set.h"
+#include "common/token_verifier.h"
 #include "edge/cli/auto_test.h"
 #include "edge/cli/dev_keys.h"
 #include "edge/cli/frames.h"
 #include "edge/cli/options.h"
 #include "edge/cli/ws_connection.h"
-#include "edge/jwk_set.h"
-#include "edge/token_verifier.h"
 #include "edge/websocket_engine.h"
 
 namespace presence::edge::cli {

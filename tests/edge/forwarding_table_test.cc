@@ -54,6 +54,31 @@ TEST(ForwardingTableTest, ARoomIdMayBeUsedAgainAfterItWasForgotten) {
   }
 }
 
+TEST(ForwardingTableTest, TheWordOfEachMemberStaysWithItWhateverMovesAroundIt) {
+  ForwardingTable table;
+  const RoomIndex a = table.Hold("a"), b = table.Hold("b");
+  EXPECT_EQ(table.KindOf(1, a), link::v1::ROOM_KIND_UNSPECIFIED);
+  for (const uint32_t slot : {1u, 2u, 3u}) {
+    table.Bind(slot, "a", 1);
+    table.Bind(slot, "b", 2);
+  }
+  table.Name(2, b, link::v1::ROOM_KIND_DM);
+  table.Name(3, a, link::v1::ROOM_KIND_DM);
+  table.Name(9, a, link::v1::ROOM_KIND_DM);  // not in there: nobody's word
+  table.Unbind(1, "a");                      // member 3 moves in "a"
+  table.Unbind(2, "a");                      // seat "b" of 2 moves
+  table.Bind(3, "a", 5);                     // a new handle
+  EXPECT_EQ(table.KindOf(1, b), link::v1::ROOM_KIND_CHANNEL);
+  EXPECT_EQ(table.KindOf(2, b), link::v1::ROOM_KIND_DM);
+  EXPECT_EQ(table.KindOf(3, a), link::v1::ROOM_KIND_DM);
+  EXPECT_EQ(table.KindOf(3, b), link::v1::ROOM_KIND_CHANNEL);
+  EXPECT_EQ(table.KindOf(2, a), link::v1::ROOM_KIND_UNSPECIFIED);
+  // Who comes back has said nothing yet.
+  table.Unbind(3, "a");
+  table.Bind(3, "a", 1);
+  EXPECT_EQ(table.KindOf(3, a), link::v1::ROOM_KIND_CHANNEL);
+}
+
 // Against the plainest model: sets.
 TEST(ForwardingTableTest, AgreesWithSetsOverRandomSteps) {
   for (uint32_t seed = 1; seed <= 20; ++seed) {

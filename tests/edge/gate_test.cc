@@ -9,8 +9,8 @@
 #include <string_view>
 #include <vector>
 
+#include "common/jwt.h"
 #include "edge/http.h"
-#include "edge/jwt.h"
 #include "tests/fakes/token_forge.h"
 
 namespace presence::edge {

@@ -6,6 +6,8 @@
 #include <random>
 #include <string>
 
+#include "common/percent.h"
+
 namespace presence::edge {
 namespace {
 

@@ -1,4 +1,5 @@
-// Stories of one shard with a link that holds; edge/shard_resync_test.cc has those in which it does not.
+// Stories of one shard and its clients, with a link that holds. edge/shard_resync_test.cc has those in which it does not,
+// edge/shard_delivery_test.cc who gets a message, edge/shard_orders_test.cc what the core orders.
 #include "edge/shard.h"
 
 #include <gmock/gmock.h>
@@ -86,32 +87,6 @@ TEST_F(ShardTest, LeavingARoomThatOneIsNotInIsConfirmedToo) {
   EXPECT_THAT(Events(), ElementsAre("left 0:general#2"));
   Unbind(0, "general", 2);
   EXPECT_THAT(Texts(0), ElementsAre(R"({"type":"unsubscribed","channel_id":"general","dm_id":null})"));
-}
-
-TEST_F(ShardTest, ADeliveryReachesTheMembersOfItsRoomInOneCall) {
-  for (uint32_t slot = 0; slot < 4; ++slot) Open(slot, "user" + std::to_string(slot));
-  Bind(0, "general", 1);
-  Bind(1, "general", 1);
-  Bind(2, "general", 1);
-  Bind(2, "other", 2);
-  Bind(3, "other", 2);
-  Forget();
-  Deliver(1, R"({"type":"message","data":{}})");
-  EXPECT_EQ(output.send_calls, 1u);
-  for (uint32_t slot : {0u, 1u, 2u}) EXPECT_THAT(Texts(slot), ElementsAre(R"({"type":"message","data":{}})"));
-  EXPECT_THAT(Texts(3), IsEmpty());
-  EXPECT_EQ(shard.counters().deliveries, 3u);
-}
-
-TEST_F(ShardTest, OnlyTypingIsVolatile) {
-  Open(0, "alice");
-  Bind(0, "general", 1);
-  Forget();
-  Deliver(1, "message");
-  Deliver(1, "typing", /*is_volatile=*/true);
-  ASSERT_THAT(output.sent[0], SizeIs(2));
-  EXPECT_EQ(output.sent[0][0].policy.send_class, SendClass::kReliable);
-  EXPECT_EQ(output.sent[0][1].policy.send_class, SendClass::kVolatile);
 }
 
 TEST_F(ShardTest, NothingIsDeliveredAfterUnsubscribedNorAfterTheClose) {
@@ -228,29 +203,6 @@ TEST_F(ShardTest, ACommandForAFormerOwnerOfASlotIsDropped) {
   EXPECT_TRUE(output.sent.empty());
   EXPECT_EQ(shard.rooms(), 0u);
   EXPECT_EQ(shard.counters().late_commands, 1u);
-}
-
-TEST_F(ShardTest, TheCoreCanCloseAConnection) {
-  Open(0, "alice");
-  Bind(0, "general", 1);
-  Forget();
-  CloseConnection(0, 4001, "kicked");
-  EXPECT_THAT(output.TakeClosed(), ElementsAre(RecordingShardOutput::Closed{0, 4001, "kicked"}));
-  EXPECT_THAT(Events(), ElementsAre("closed 0:alice#2"));
-  // What the client still says, or gets, meets nobody.
-  Text(0, R"({"type":"ping"})");
-  Deliver(1, "late");
-  EXPECT_TRUE(output.sent.empty());
-  EXPECT_EQ(shard.username(0), "name of alice");
-  Close(0);
-  EXPECT_THAT(Events(), IsEmpty());
-  EXPECT_EQ(shard.connections(), 0u);
-}
-
-TEST_F(ShardTest, ACloseCodeThatMayNotBeSentIsReplaced) {
-  Open(0, "alice");
-  CloseConnection(0, 1006, "?");
-  EXPECT_THAT(output.TakeClosed(), ElementsAre(RecordingShardOutput::Closed{0, 1011, "?"}));
 }
 
 // --- silence

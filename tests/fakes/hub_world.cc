@@ -36,50 +36,10 @@ std::string Join(const Range& parts) {
   return out;
 }
 
-std::string StatusIn(const std::string& text) {
-  const std::string_view member = "\"status\":\"";
-  const size_t start = text.find(member) + member.size();
-  return text.substr(start, text.find('"', start) - start);
-}
-
-std::string Line(const CoreCommand& command) {
-  const auto number = [](uint64_t n) { return std::to_string(n); };
-  switch (command.command_case()) {
-    case CoreCommand::kWelcome:
-      return "welcome watermark=" + number(command.welcome().presence_watermark());
-    case CoreCommand::kAcknowledge:
-      return "ack " + number(command.acknowledge().sequence()) +
-             (command.acknowledge().presence_watermark() == 0
-                  ? ""
-                  : " watermark=" + number(command.acknowledge().presence_watermark()));
-    case CoreCommand::kBind: {
-      const auto& bind = command.bind();
-      return "bind " + Name(bind.connection()) + " " + bind.room_id() + " handle=" + number(bind.handle()) +
-             " reply=" + number(bind.reply_to());
-    }
-    case CoreCommand::kUnbind: {
-      const auto& unbind = command.unbind();
-      return "unbind " + Name(unbind.connection()) + " " + unbind.room_id() + " reply=" + number(unbind.reply_to());
-    }
-    case CoreCommand::kRefuse:
-      return "refuse reply=" + number(command.refuse().reply_to()) + " " + number(command.refuse().code());
-    case CoreCommand::kDeliver: {
-      const auto& deliver = command.deliver();
-      return (deliver.volatile_() ? "typing " : "deliver ") + number(deliver.handle()) + " " + deliver.text();
-    }
-    case CoreCommand::kDeliverPresence: {
-      const auto& presence = command.deliver_presence();
-      return "presence " + presence.user_id() + "@" + number(presence.version()) + " " + StatusIn(presence.text()) +
-             (presence.everyone() ? " everyone" : " rooms=" + Join(presence.handles()));
-    }
-    case CoreCommand::kCloseConnection:
-      return "close " + Name(command.close_connection().connection());
-    case CoreCommand::kHeartbeat:
-      return "heartbeat";
-    case CoreCommand::COMMAND_NOT_SET:
-      return "an empty command";
-  }
-  return "an unknown command";
+std::string Hex(uint64_t number) {
+  char text[20];
+  std::snprintf(text, sizeof text, "%llx", static_cast<unsigned long long>(number));
+  return text;
 }
 
 }  // namespace
@@ -313,10 +273,12 @@ void HubWorld::Forget() {
   asked_.clear();
   answers_.clear();
   reports_.clear();
+  ordered_.clear();
+  changes_.clear();
 }
 
 HubWorld::Lines& HubWorld::Flush(uint64_t link) {
-  if (command_link_ != 0) sent_[command_link_].push_back(Line(command_));
+  if (command_link_ != 0) sent_[command_link_].push_back(Describe(command_));
   command_link_ = 0;
   return sent_[link];
 }
@@ -332,8 +294,19 @@ void HubWorld::CloseLink(LinkId link, const absl::Status& why) {
   Flush(link.value()).push_back("closed " + absl::StatusCodeToString(why.code()));
 }
 
-void HubWorld::AnswerBroadcast(uint64_t request, const absl::Status& status) {
-  answers_.push_back(std::to_string(request) + " " + absl::StatusCodeToString(status.code()));
+void HubWorld::AnswerMessage(uint64_t request, const absl::Status& status, const MessageAnswer& answer) {
+  answers_.push_back(Describe(request, status, answer));
+}
+
+void HubWorld::AnswerCluster(uint64_t request, const absl::Status& status,
+                             std::vector<link::v1::ClusterReply> replies) {
+  answers_.push_back(Describe(request, status, replies));
+  last_replies_ = std::move(replies);
+}
+
+void HubWorld::PresenceChanged(const PresenceChange& change) {
+  changes_.push_back(std::string(change.user_id) + "@" + std::to_string(change.version) + " " +
+                     std::string(StatusName(change.status)));
 }
 
 void HubWorld::Write(const PresenceWrite& write) {
@@ -366,13 +339,52 @@ void HubWorld::SetTyping(std::string_view room_id, std::string_view user_id, std
 }
 
 void HubWorld::Publish(uint64_t id, const link::v1::BusEnvelope& envelope, std::string_view outside) {
+  if (id == 0) return;  // the greeting
   std::string line = "publish " + std::to_string(envelope.sequence());
   if (envelope.has_message()) line += " message " + envelope.message().room_id() + " " + envelope.message().text();
+  if (envelope.has_user_message()) {
+    line += " to " + envelope.user_message().user_id() + " " + envelope.user_message().text();
+  }
+  if (envelope.has_request()) line += " request " + std::to_string(envelope.request().id());
   if (envelope.has_typing()) line += " typing " + envelope.typing().room_id() + " " + envelope.typing().user_id();
   asked_.push_back(line);
   if (!outside.empty()) asked_.push_back("outside " + std::string(outside));
   open_publishes_.push_back(id);
   on_the_bus_.push_back(envelope);
+}
+
+void HubWorld::PublishOnce(uint64_t id, std::string_view request_id, std::string_view fingerprint,
+                           const link::v1::BusEnvelope& envelope, std::string_view outside) {
+  asked_.push_back("publish once " + std::string(request_id) + " " + std::string(fingerprint) +
+                   (outside.empty() ? "" : " with a copy"));
+  open_once_.push_back(id);
+  on_the_bus_.push_back(envelope);
+}
+
+void HubWorld::SaveAnswer(std::string_view request_id, std::string_view answer) {
+  asked_.push_back("save answer " + std::string(request_id) + " " + std::string(answer));
+}
+
+void HubWorld::Reply(uint64_t core, const link::v1::ClusterReplies& replies) {
+  std::string line = "reply to " + Hex(core);
+  for (const auto& reply : replies.replies()) line += " " + std::to_string(reply.id()) + "=" + Describe(reply);
+  asked_.push_back(line);
+}
+
+void HubWorld::AnswerOnce(OnceResult::Outcome outcome, std::string answer) {
+  PRESENCE_CHECK(!open_once_.empty(), "an answer is to a publication");
+  const uint64_t id = open_once_.front();
+  open_once_.pop_front();
+  hub_.OnPublishedOnce(now_, id, {outcome, std::move(answer)});
+}
+
+void HubWorld::Count(uint64_t core, uint64_t id, uint32_t count) {
+  link::v1::ClusterReplies replies;
+  link::v1::ClusterReply& reply = *replies.add_replies();
+  reply.set_core(core);
+  reply.set_id(id);
+  reply.mutable_count()->set_count(count);
+  hub_.OnReplies(now_, replies);
 }
 
 void HubWorld::ReadChanges(uint64_t id, uint64_t since_version) {

@@ -8,11 +8,15 @@
 //   remove e1/0/7.1 attach=1 alice previous=online@10
 //   refresh e1/0/7.1@1 e1/0/8.1@1(ping)             typing general alice Alice
 //   publish 1 message general {...}                 outside {...}
-//   read changes since 95000000                     (sweeps are counted only)
+//   publish 1 to alice {...} | publish 1 request 5  publish once key fingerprint [with a copy] | save answer key 3 0
+//   reply to c1 7=c0:3                              core c0 answers c1's request 7 with a count of 3
+//   read changes since 95000000                     (sweeps and announcements are counted only)
 // and what a link got
 //   welcome watermark=0 | ack 5 | bind 7.1 general handle=1 reply=3 | unbind 7.1 general reply=4 | refuse reply=3 429
 //   deliver 1 {...} | typing 1 {...} | presence alice@10 online everyone | presence alice@10 online rooms=1,2
-//   ack 5 watermark=1000000000 | heartbeat | closed FAILED_PRECONDITION
+//   deliver 1 except=7.1,8.1 {...} | deliver to 7.1 {...} | close 7.1 1008 bye | leave 7.1 general | status 7.1 away
+//   drain 5000ms | log level 1 | ack 5 watermark=1000000000 | heartbeat | closed FAILED_PRECONDITION
+// Answers to the API are written "70 OK reached=3 [incomplete] [repeated]", those of the cluster "80 OK c0:1 c1:2".
 // The clock stands at 1,000 s, so that a change of the first second has a version just above 1000000000.
 #pragma once
 
@@ -34,6 +38,11 @@ namespace presence::core {
 
 inline constexpr uint64_t kEdge = 0xe1;  // incarnation of the edge in most tests
 inline constexpr uint64_t kCore = 0xc0;
+
+std::string Describe(const link::v1::CoreCommand& command);
+std::string Describe(const link::v1::ClusterReply& reply);
+std::string Describe(uint64_t request, const absl::Status& status, const MessageAnswer& answer);
+std::string Describe(uint64_t request, const absl::Status& status, const std::vector<link::v1::ClusterReply>& replies);
 
 // What a shard may say. Connections are of shard 0 unless they say otherwise.
 uint64_t ConnectionOf(uint32_t slot, uint32_t generation = 1, uint32_t shard = 0);
@@ -104,13 +113,28 @@ class HubWorld final : private HubOutput, private Store {
   void LoopBack();
   void Bus(const link::v1::BusEnvelope& envelope) { hub_.OnBus(now_, envelope); }
   void Broadcast(uint64_t request, std::string_view room, std::string_view data) {
-    hub_.OnBroadcastRequested(now_, request, room, data);
+    Request(request, {.room_id = room, .user_id = {}, .data_json = data});
   }
+  void Request(uint64_t request, const MessageRequest& message) { hub_.OnMessageRequested(now_, request, message); }
+  void Ask(uint64_t request, link::v1::ClusterRequest body) { hub_.OnClusterRequested(now_, request, std::move(body)); }
+  void AnswerOnce(OnceResult::Outcome outcome, std::string answer = "");
+  // Which cores are live.
+  void Cores(std::vector<uint64_t> cores) { hub_.OnCoresRead(now_, std::move(cores)); }
+  // Another core answers.
+  void Count(uint64_t core, uint64_t id, uint32_t count);
+  void TurnEnd() { hub_.OnTurnEnd(now_); }
 
   // --- what has happened, since the last call
   Lines Sent(uint64_t link) { return std::exchange(Flush(link), {}); }
   Lines Asked() { return std::exchange(asked_, {}); }
-  Lines Answers() { return std::exchange(answers_, {}); }  // of broadcasts: "7 OK"
+  Lines Answers() { return std::exchange(answers_, {}); }
+  const std::vector<link::v1::ClusterReply>& last_replies() const { return last_replies_; }
+  // To this process: "drain 5000ms", "log level 1".
+  Lines Ordered() { return std::exchange(ordered_, {}); }
+  // "alice@10 online"
+  Lines Changes() { return std::exchange(changes_, {}); }
+  int announcements() const { return announcements_; }
+  int withdrawals() const { return withdrawals_; }
   Lines Reports() { return std::exchange(reports_, {}); }
   int sweeps() const { return sweeps_; }
   void Forget();
@@ -118,7 +142,15 @@ class HubWorld final : private HubOutput, private Store {
  private:
   link::v1::CoreCommand& AddCommand(LinkId link) override;
   void CloseLink(LinkId link, const absl::Status& why) override;
-  void AnswerBroadcast(uint64_t request, const absl::Status& status) override;
+  void AnswerMessage(uint64_t request, const absl::Status& status, const MessageAnswer& answer) override;
+  void AnswerCluster(uint64_t request, const absl::Status& status,
+                     std::vector<link::v1::ClusterReply> replies) override;
+  void Tapped(uint64_t, const link::v1::TapEvents&) override {}
+  void PresenceChanged(const PresenceChange& change) override;
+  void DrainCore(std::chrono::milliseconds window) override {
+    ordered_.push_back("drain " + std::to_string(window.count()) + "ms");
+  }
+  void SetLogLevel(link::v1::LogLevel level) override { ordered_.push_back("log level " + std::to_string(level)); }
   void Report(std::string_view text) override { reports_.emplace_back(text); }
 
   void Write(const PresenceWrite& write) override;
@@ -126,6 +158,14 @@ class HubWorld final : private HubOutput, private Store {
   void Sweep(int) override { ++sweeps_; }
   void SetTyping(std::string_view room_id, std::string_view user_id, std::string_view username) override;
   void Publish(uint64_t id, const link::v1::BusEnvelope& envelope, std::string_view outside) override;
+  void PublishOnce(uint64_t id, std::string_view request_id, std::string_view fingerprint,
+                   const link::v1::BusEnvelope& envelope, std::string_view outside) override;
+  void SaveAnswer(std::string_view request_id, std::string_view answer) override;
+  void Announce() override { ++announcements_; }
+  void Withdraw() override { ++withdrawals_; }
+  void Reply(uint64_t core, const link::v1::ClusterReplies& replies) override;
+  void GetPresences(absl::Span<const std::string>,
+                    std::function<void(absl::StatusOr<std::vector<StoredPresence>>)>) override {}
   void GetPresence(std::string_view, std::function<void(absl::StatusOr<StoredPresence>)>) override {}
   void ListPresence(std::string_view, uint32_t, std::function<void(absl::StatusOr<PresencePage>)>) override {}
   void ReadChanges(uint64_t id, uint64_t since_version) override;
@@ -137,9 +177,10 @@ class HubWorld final : private HubOutput, private Store {
   std::map<uint64_t, Lines> sent_;
   link::v1::CoreCommand command_;  // being filled in
   uint64_t command_link_ = 0;
-  Lines asked_, answers_, reports_;
-  int sweeps_ = 0;
-  std::deque<uint64_t> open_writes_, open_refreshes_, open_publishes_, open_reads_;
+  Lines asked_, answers_, reports_, ordered_, changes_;
+  std::vector<link::v1::ClusterReply> last_replies_;
+  int sweeps_ = 0, announcements_ = 0, withdrawals_ = 0;
+  std::deque<uint64_t> open_writes_, open_refreshes_, open_publishes_, open_reads_, open_once_;
   std::deque<link::v1::BusEnvelope> on_the_bus_;
   Hub hub_;
 };

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <chrono>
 #include <deque>
 #include <map>
 #include <string>
@@ -48,6 +49,8 @@ class RecordingShardOutput : public ShardOutput {
   void Close(uint32_t slot, uint16_t code, std::string_view reason) override {
     closed.push_back({slot, code, std::string(reason)});
   }
+  void DrainEdge(std::chrono::milliseconds window) override { drains.push_back(window); }
+  void SetLogLevel(link::v1::LogLevel level) override { log_levels.push_back(level); }
   void Report(Severity severity, uint32_t slot, std::string_view what, std::string_view detail) override {
     reports.push_back({severity, slot, std::string(what), std::string(detail)});
   }
@@ -70,6 +73,8 @@ class RecordingShardOutput : public ShardOutput {
   std::map<uint32_t, std::vector<Sent>> sent;
   std::vector<Closed> closed;
   std::vector<Reported> reports;
+  std::vector<std::chrono::milliseconds> drains;
+  std::vector<link::v1::LogLevel> log_levels;
   size_t send_calls = 0;
 };
 

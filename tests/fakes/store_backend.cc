@@ -37,7 +37,7 @@ class MemoryBackend final : public StoreBackend {
     database_.PublishOutside(
         channel == "message:broadcast" ? BusChannel::kMessageBroadcast : BusChannel::kPresenceUpdates, text);
   }
-  std::optional<int64_t> PresenceTtl(const std::string& user_id) override { return database_.PresenceTtl(user_id); }
+  std::optional<int64_t> Ttl(const std::string& key) override { return database_.Ttl(key); }
   std::map<std::string, std::string> Dump() override { return database_.Dump(); }
   std::vector<std::string> DropLapsed() override { return database_.DropLapsed(); }
   void Drop(const std::vector<std::string>&) override {}
@@ -90,8 +90,8 @@ class RedisBackend final : public StoreBackend {
   void PublishOutside(const std::string& channel, const std::string& text) override {
     server_.Command({"PUBLISH", channel, text});
   }
-  std::optional<int64_t> PresenceTtl(const std::string& user_id) override {
-    const int64_t ms = server_.Command({"PTTL", "presence:" + user_id}).number;
+  std::optional<int64_t> Ttl(const std::string& key) override {
+    const int64_t ms = server_.Command({"PTTL", key}).number;
     return ms < 0 ? std::nullopt : std::optional((ms + 999) / 1000);
   }
   std::vector<std::string> DropLapsed() override { return {}; }

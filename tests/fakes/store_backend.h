@@ -46,12 +46,23 @@ class RecordingListener : public StoreListener {
     published[id] = ok;
     answers.push_back(id);
   }
+  void OnPublishedOnce(uint64_t id, const OnceResult& result) override {
+    once[id] = result;
+    answers.push_back(id);
+  }
+  void OnCoresRead(const absl::StatusOr<std::vector<uint64_t>>& live) override { cores.push_back(live); }
   void OnChangesRead(uint64_t id, const absl::StatusOr<ChangeLog>& log) override { changes.emplace(id, log); }
   void OnBus(const link::v1::BusEnvelope& envelope) override {
     if (envelope.message().room_id() == kMark) {
       ++marks;
     } else {
       bus.push_back(envelope);
+      arrivals.push_back("bus " + std::to_string(envelope.sequence()));
+    }
+  }
+  void OnReplies(const link::v1::ClusterReplies& replies) override {
+    for (const link::v1::ClusterReply& reply : replies.replies()) {
+      arrivals.push_back("reply " + std::to_string(reply.id()));
     }
   }
   void OnOutsideMessage(std::string_view text) override { messages.emplace_back(text); }
@@ -67,8 +78,11 @@ class RecordingListener : public StoreListener {
   std::map<uint64_t, std::vector<uint32_t>> refreshed;
   std::map<uint64_t, bool> published;
   std::map<uint64_t, absl::StatusOr<ChangeLog>> changes;
+  std::map<uint64_t, OnceResult> once;
+  std::vector<absl::StatusOr<std::vector<uint64_t>>> cores;
   std::vector<uint64_t> answers;  // to writes, refreshes, publications, in the order in which they came
   std::vector<link::v1::BusEnvelope> bus;
+  std::vector<std::string> arrivals;  // from the bus and as replies, in one order: "bus <sequence>", "reply <id>"
   std::vector<std::string> messages, updates;
   uint64_t marks = 0, marks_answered = 0;
 };
@@ -92,7 +106,8 @@ class StoreBackend {
   virtual void Restart() = 0;  // for the script: another run of Redis with the same data
   virtual void SetPresenceText(const std::string& user_id, const std::string& text) = 0;
   virtual void PublishOutside(const std::string& channel, const std::string& text) = 0;
-  virtual std::optional<int64_t> PresenceTtl(const std::string& user_id) = 0;
+  // In seconds; nothing when the key is not there or lives for ever.
+  virtual std::optional<int64_t> Ttl(const std::string& key) = 0;
   virtual std::map<std::string, std::string> Dump() = 0;  // see MemoryDatabase::Dump
   // Keys whose time has passed on the test's clock: memory drops and names them, Redis is told to drop them.
   virtual std::vector<std::string> DropLapsed() = 0;

@@ -16,13 +16,13 @@
 #include <utility>
 #include <vector>
 
+#include "common/base64url.h"
 #include "common/check.h"
+#include "common/jwk_set.h"
+#include "common/jwt.h"
 #include "common/time.h"
-#include "edge/base64url.h"
-#include "edge/jwk_set.h"
-#include "edge/jwt.h"
 
-namespace presence::edge {
+namespace presence {
 
 inline SigningKey NewKey(SignatureAlgorithm algorithm, std::string_view kid) {
   auto key = GenerateSigningKey(algorithm, kid);
@@ -100,4 +100,4 @@ inline std::string GoodToken(const SigningKey& key) {
   return *std::move(token);
 }
 
-}  // namespace presence::edge
+}  // namespace presence

@@ -121,11 +121,18 @@ class Process:
     async def kill_and_wait(self, number):
         return await asyncio.to_thread(self.kill, number)
 
-    def stop(self):
+    def begin_stop(self):
         if self.process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 self.process.send_signal(signal.SIGCONT)
                 self.process.send_signal(signal.SIGTERM)
+
+    def stop(self):
+        self.begin_stop()
+        self.await_stop()
+
+    def await_stop(self):
+        if self.process.poll() is None:
             try:
                 self.process.wait(timeout=15 * PATIENCE)
             except subprocess.TimeoutExpired:
@@ -254,11 +261,15 @@ class Stack:
             for process in self.processes:
                 print(f"----- {process.name}\n{process.log()[-6000:]}")
         failures = []
-        for process in reversed(self.processes):
-            try:
-                process.stop()
-            except AssertionError as failure:
-                failures.append(failure)
+        for program in (Edge, Core, Redis):  # all of a kind at once: a core takes two seconds to close its metrics page
+            processes = [process for process in self.processes if isinstance(process, program)]
+            for process in processes:
+                process.begin_stop()
+            for process in processes:
+                try:
+                    process.await_stop()
+                except AssertionError as failure:
+                    failures.append(failure)
         self.directory.cleanup()
         if failures and kind is None:
             raise failures[0]

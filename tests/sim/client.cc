@@ -9,6 +9,8 @@ namespace {
 
 using std::chrono::milliseconds;
 using std::chrono::seconds;
+using Asks = Session::Said::Asks;
+using Kind = Session::Said::Kind;
 
 std::string RoomRequest(std::string_view type, const std::string& room) {
   const std::string_view field = World::IsDm(room) ? "dm_id" : "channel_id";
@@ -56,7 +58,7 @@ void Client::ActAtRandom() {
   } else if (dice < 55) {
     Type(world_.AnyRoom());
   } else if (dice < 65) {
-    SetAway(!away_);
+    SetAway(!away());
   } else if (dice < 68) {
     ++session_->errors_expected;
     Say(R"({"type":"nonsense"})");
@@ -80,21 +82,19 @@ void Client::Connect() {
   session_->edge = edge;
   session_->shard = static_cast<uint32_t>(world_.random().Below(edge->shards()));
   world_.AddSession(session_);
-  Say(Session::Said::Kind::kOpen, "");
+  Say({Kind::kOpen, ""});
   for (const std::string& room : rooms_) Subscribe(room);
-  if (away_) Say(R"({"type":"status","status":"away"})");
+  if (away_) SetAway(true);
 }
 
 void Client::Subscribe(const std::string& room) {
   rooms_.insert(room);
-  session_->rooms[room].unanswered.push_back(true);
-  Say(RoomRequest("subscribe", room));
+  Say({Kind::kText, RoomRequest("subscribe", room), Asks::kJoin, room});
 }
 
 void Client::Unsubscribe(const std::string& room) {
   rooms_.erase(room);
-  session_->rooms[room].unanswered.push_back(false);
-  Say(RoomRequest("unsubscribe", room));
+  Say({Kind::kText, RoomRequest("unsubscribe", room), Asks::kLeave, room});
 }
 
 void Client::Type(const std::string& room) {
@@ -103,7 +103,8 @@ void Client::Type(const std::string& room) {
 
 void Client::SetAway(bool away) {
   away_ = away;
-  Say(away ? R"({"type":"status","status":"away"})" : R"({"type":"status","status":"online"})");
+  Say({Kind::kText, away ? R"({"type":"status","status":"away"})" : R"({"type":"status","status":"online"})",
+       away ? Asks::kAway : Asks::kOnline});
 }
 
 void Client::Ping() {
@@ -112,7 +113,7 @@ void Client::Ping() {
 }
 
 void Client::Close() {
-  Say(Session::Said::Kind::kEnd, "");
+  Say({Kind::kEnd, ""});
   session_->client_open = false;
 }
 
@@ -121,10 +122,10 @@ void Client::Vanish() {
   session_->client_open = false;
 }
 
-void Client::Say(Session::Said::Kind kind, std::string text) {
+void Client::Say(Session::Said said_now) {
   Session& session = *session_;
   said_at_ = world_.now();
-  session.to_edge.push_back({kind, std::move(text)});
+  session.to_edge.push_back(std::move(said_now));
   session.last_arrival = std::max(session.last_arrival, world_.now() + world_.ClientDelay());
   world_.scheduler().AtProcess(session.last_arrival, session.edge, [this, session = session_] {
     const Session::Said said = std::move(session->to_edge.front());
@@ -137,6 +138,7 @@ void Client::Say(Session::Said::Kind kind, std::string text) {
         world_.scheduler().After(world_.ClientDelay(), [session] { session->client_open = false; });
         return;
       case Session::Said::Kind::kText:
+        if (!session->closing) session->Arrived(world_.now(), said);
         return shard.OnClientText(*session, said.text);
       case Session::Said::Kind::kEnd:
         return shard.OnClientClosed(*session);

@@ -18,8 +18,9 @@ class Client {
   void Start() { PlanNext(); }
 
   const std::string& user_id() const { return user_id_; }
-  const std::set<std::string>& rooms() const { return rooms_; }
-  bool away() const { return away_; }
+  // As its shard has heard last; without one, as it wishes.
+  const std::set<std::string>& rooms() const { return online() ? session_->wanted : rooms_; }
+  bool away() const { return online() ? session_->away : away_; }
   bool wants_online() const { return wants_online_; }
   const std::shared_ptr<Session>& session() const { return session_; }
   bool online() const { return session_ != nullptr && session_->client_open; }
@@ -37,12 +38,12 @@ class Client {
   void Ping();
   void Close();
   void Vanish();
-  void Say(std::string text) { Say(Session::Said::Kind::kText, std::move(text)); }
-  void Say(Session::Said::Kind kind, std::string text);
+  void Say(std::string text) { Say(Session::Said{Session::Said::Kind::kText, std::move(text)}); }
+  void Say(Session::Said said);
 
   World& world_;
   const std::string user_id_;
-  std::set<std::string> rooms_;
+  std::set<std::string> rooms_;  // subscribed to again with each connection, also when an order took it out of them
   bool away_ = false;
   bool wants_online_ = true;
   SimTime offline_until_{0};

@@ -32,9 +32,20 @@ void CoreProcess::Crash() {
   store_.reset();
 }
 
-void CoreProcess::Broadcast(uint64_t request, std::string_view room_id, std::string_view data_json) {
-  unanswered_.insert(request);
-  hub_->OnBroadcastRequested(world_.Clocks(), request, room_id, data_json);
+void CoreProcess::Request(uint64_t request, const core::MessageRequest& message, MessageAnswered done) {
+  unanswered_.emplace(request, std::move(done));
+  hub_->OnMessageRequested(world_.Clocks(), request, message);
+  Step();
+}
+
+void CoreProcess::Ask(uint64_t request, link::v1::ClusterRequest body, ClusterAnswered done) {
+  asked_.emplace(request, std::move(done));
+  hub_->OnClusterRequested(world_.Clocks(), request, std::move(body));
+  Step();
+}
+
+void CoreProcess::Cancel(uint64_t request) {
+  hub_->OnClusterCancelled(world_.Clocks(), request);
   Step();
 }
 
@@ -72,6 +83,7 @@ void CoreProcess::Tick() {
 }
 
 void CoreProcess::Step() {
+  hub_->OnTurnEnd(world_.Clocks());
   if (!store_->HasPending() || std::exchange(pump_planned_, true)) return;
   world_.scheduler().AtProcess(world_.now() + world_.RedisDelay(), shared_from_this(), [this] {
     pump_planned_ = false;
@@ -108,10 +120,38 @@ void CoreProcess::CloseLink(core::LinkId id, const absl::Status& why) {
   world_.SendDown(link, {SimLink::Item::Kind::kEnd, ""});
 }
 
-void CoreProcess::AnswerBroadcast(uint64_t request, const absl::Status& status) {
-  world_.Check(unanswered_.erase(request) == 1, "a broadcast is answered once");
+void CoreProcess::AnswerMessage(uint64_t request, const absl::Status& status, const core::MessageAnswer& answer) {
+  const auto found = unanswered_.find(request);
+  world_.Check(found != unanswered_.end(), "a message is answered once");
   world_.Check(!absl::IsResourceExhausted(status), "the load of the simulation is bearable");
+  const MessageAnswered done = std::move(found->second);
+  unanswered_.erase(found);
+  done(status, answer);
 }
+
+void CoreProcess::AnswerCluster(uint64_t request, const absl::Status& status,
+                                std::vector<link::v1::ClusterReply> replies) {
+  const auto found = asked_.find(request);
+  world_.Check(found != asked_.end(), "a request is answered once");
+  world_.Check(!absl::IsResourceExhausted(status), "the load of the simulation is bearable");
+  const ClusterAnswered done = std::move(found->second);
+  asked_.erase(found);
+  done(status, replies);
+}
+
+void CoreProcess::Tapped(uint64_t /*tap*/, const link::v1::TapEvents& /*events*/) {}
+
+void CoreProcess::PresenceChanged(const core::PresenceChange& change) {
+  // Of a change of more than 15 s ago the hub may have forgotten that it told it, and tell it again. A Redis that has lost its data
+  // gets them back from cores of which some may have missed the last ones.
+  uint64_t& version = versions_[std::string(change.user_id)];
+  world_.Check(change.version >= version || !world_.RedisRemembers(), "versions of a user only grow");
+  version = change.version;
+}
+
+void CoreProcess::DrainCore(std::chrono::milliseconds /*window*/) {}
+
+void CoreProcess::SetLogLevel(link::v1::LogLevel /*level*/) {}
 
 void CoreProcess::Report(std::string_view text) {
   world_.Trace(text);
@@ -134,6 +174,17 @@ void CoreProcess::OnPublished(uint64_t id, bool ok) {
 }
 void CoreProcess::OnChangesRead(uint64_t id, const absl::StatusOr<core::ChangeLog>& log) {
   hub_->OnChangesRead(world_.Clocks(), id, log);
+}
+void CoreProcess::OnPublishedOnce(uint64_t id, const core::OnceResult& result) {
+  hub_->OnPublishedOnce(world_.Clocks(), id, result);
+}
+void CoreProcess::OnCoresRead(const absl::StatusOr<std::vector<uint64_t>>& cores) {
+  hub_->OnCoresRead(world_.Clocks(), cores);
+}
+void CoreProcess::OnReplies(const link::v1::ClusterReplies& replies) {
+  link::v1::ClusterReplies arrived;
+  world_.Check(arrived.ParseFromString(replies.SerializeAsString()), "ClusterReplies parse");
+  hub_->OnReplies(world_.Clocks(), arrived);
 }
 void CoreProcess::OnBus(const link::v1::BusEnvelope& envelope) {
   // As it crosses the network: what is not in the bytes does not arrive.

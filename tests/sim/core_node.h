@@ -1,12 +1,14 @@
 // One core process of the simulation: a real Hub on a real MemoryStore, fed by the scheduler.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
-#include <set>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "core/hub.h"
 #include "core/memory_store.h"
@@ -30,9 +32,13 @@ class CoreProcess final : public Process,
   uint64_t incarnation() const { return incarnation_; }
   core::Hub& hub() { return *hub_; }
   core::MemoryStore& store() { return *store_; }
-  bool HasUnansweredBroadcasts() const { return !unanswered_.empty(); }
+  bool HasUnanswered() const { return !unanswered_.empty() || !asked_.empty(); }
 
-  void Broadcast(uint64_t request, std::string_view room_id, std::string_view data_json);
+  using MessageAnswered = std::function<void(const absl::Status&, const core::MessageAnswer&)>;
+  using ClusterAnswered = std::function<void(const absl::Status&, const std::vector<link::v1::ClusterReply>&)>;
+  void Request(uint64_t request, const core::MessageRequest& message, MessageAnswered done);
+  void Ask(uint64_t request, link::v1::ClusterRequest body, ClusterAnswered done);
+  void Cancel(uint64_t request);
 
   // What comes out of a link's pipe.
   void OnLinkOpened(const std::shared_ptr<SimLink>& link);
@@ -52,7 +58,13 @@ class CoreProcess final : public Process,
 
   link::v1::CoreCommand& AddCommand(core::LinkId id) override;
   void CloseLink(core::LinkId id, const absl::Status& why) override;
-  void AnswerBroadcast(uint64_t request, const absl::Status& status) override;
+  void AnswerMessage(uint64_t request, const absl::Status& status, const core::MessageAnswer& answer) override;
+  void AnswerCluster(uint64_t request, const absl::Status& status,
+                     std::vector<link::v1::ClusterReply> replies) override;
+  void Tapped(uint64_t tap, const link::v1::TapEvents& events) override;
+  void PresenceChanged(const core::PresenceChange& change) override;
+  void DrainCore(std::chrono::milliseconds window) override;
+  void SetLogLevel(link::v1::LogLevel level) override;
   void Report(std::string_view text) override;
 
   void OnStoreUp(bool lost_state) override;
@@ -61,6 +73,9 @@ class CoreProcess final : public Process,
   void OnRefreshed(uint64_t id, absl::Span<const uint32_t> missing) override;
   void OnPublished(uint64_t id, bool ok) override;
   void OnChangesRead(uint64_t id, const absl::StatusOr<core::ChangeLog>& log) override;
+  void OnPublishedOnce(uint64_t id, const core::OnceResult& result) override;
+  void OnCoresRead(const absl::StatusOr<std::vector<uint64_t>>& cores) override;
+  void OnReplies(const link::v1::ClusterReplies& replies) override;
   void OnBus(const link::v1::BusEnvelope& envelope) override;
   void OnOutsideMessage(std::string_view text) override;
   void OnOutsidePresence(std::string_view text) override;
@@ -70,7 +85,9 @@ class CoreProcess final : public Process,
   std::unique_ptr<core::MemoryStore> store_;
   std::unique_ptr<core::Hub> hub_;
   std::map<core::LinkId, Gathered> links_;
-  std::set<uint64_t> unanswered_;
+  std::map<uint64_t, MessageAnswered> unanswered_;
+  std::map<uint64_t, ClusterAnswered> asked_;
+  std::map<std::string, uint64_t> versions_;  // of the changes that the output was told, by user
   bool pump_planned_ = false;
 };
 

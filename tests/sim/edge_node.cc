@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <utility>
 
+#include "common/connection_id.h"
 #include "tests/sim/core_node.h"
 #include "tests/sim/world.h"
 
@@ -58,8 +59,18 @@ void ShardNode::OnLinkFrame(const std::shared_ptr<SimLink>& link, const std::str
   world_.Check(frame.ParseFromString(bytes), "a CoreFrame parses");
   for (const link::v1::CoreCommand& command : frame.commands()) {
     if (!link->edge_open) return;  // the shard has given it up meanwhile
+    Foresee(command);
     shard_.OnCommand(world_.Clocks(), command);
   }
+}
+
+void ShardNode::Foresee(const link::v1::CoreCommand& command) {
+  if (!command.has_leave_room() && !command.has_change_status()) return;
+  const ConnectionId id = ConnectionId::Unpack(command.has_leave_room() ? command.leave_room().connection()
+                                                                        : command.change_status().connection());
+  if (id.slot >= slots_.size() || slots_[id.slot].generation != id.generation) return;
+  const std::shared_ptr<Session>& session = slots_[id.slot].session;
+  if (session != nullptr && !session->closing) session->Ordered(world_.now(), command);
 }
 
 void ShardNode::OnLinkEnded(const std::shared_ptr<SimLink>& link) {

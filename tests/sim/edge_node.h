@@ -1,6 +1,7 @@
 // One edge process of the simulation: real Shards, with simulated sockets and links.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -47,8 +48,12 @@ class ShardNode final : private edge::ShardOutput {
   void DropLink(std::string_view why) override;
   void Send(absl::Span<const uint32_t> slots, const edge::FrameRef& frame, edge::SendPolicy policy) override;
   void Close(uint32_t slot, uint16_t code, std::string_view reason) override;
+  void DrainEdge(std::chrono::milliseconds /*window*/) override {}
+  void SetLogLevel(link::v1::LogLevel /*level*/) override {}
   void Report(Severity severity, uint32_t slot, std::string_view what, std::string_view detail) override;
 
+  // The client's side of an order that is about to be carried out.
+  void Foresee(const link::v1::CoreCommand& command);
   void Flush();
   void Free(Session& session);
 

@@ -49,10 +49,7 @@ void World::Run() {
     // Messages from the API, from other services, and from those who do not know the format.
     std::function<void()> talk = [this, end, &talk] {
       if (now() >= end) return;
-      const std::shared_ptr<CoreProcess> core = AnyCore();
-      if (core != nullptr) {
-        scheduler_.AtProcess(now(), core, [this, core, room = AnyRoom()] { BroadcastFrom(*core, room); });
-      }
+      callers_.Act();
       if (random_.OneIn(3)) PublishFromOutside(AnyRoom());
       if (random_.OneIn(10)) PublishNonsense();
       scheduler_.After(random_.Between(milliseconds(5), milliseconds(400)), talk);
@@ -78,13 +75,20 @@ void World::CheckQuiet() {
   }
   for (const Node<CoreProcess>& core : cores_) {
     Check(core.process->hub().Idle(), "a hub has nothing left to do");
-    Check(!core.process->HasUnansweredBroadcasts(), "all broadcasts are answered");
+    Check(!core.process->HasUnanswered(), "all messages and requests are answered");
+    const core::HubSizes sizes = core.process->hub().sizes();
+    Check(sizes.gathers == 0 && sizes.orders == 0, "no gather and no order is left");
+    Check(sizes.cores == cores_.size(), "all cores know each other");
   }
+  callers_.CheckOrders();
   CheckTables();
   CheckPresence();
   CheckWatchers();
   ProbeRooms();
+  ProbeUsers();
   ProbePresence();
+  ProbeOrders();
+  ProbeQueries();
   CheckTables();
 }
 
@@ -161,8 +165,13 @@ void World::ProbeRooms() {
   for (const auto& client : clients_) client->session()->typing_frames.clear();
   for (size_t i = 0; i < rooms_; ++i) {
     const std::string room = "room" + std::to_string(i);
-    BroadcastFrom(*AnyCore(), room);
-    numbers[room] = last_message_;
+    const auto members = static_cast<uint32_t>(std::count_if(
+        clients_.begin(), clients_.end(), [&](const auto& client) { return client->rooms().contains(room); }));
+    numbers[room] = callers_.Broadcast(*AnyCore(), room,
+                                       [this, members](const absl::Status& status, const core::MessageAnswer& answer) {
+                                         Check(status.ok() && !answer.count_incomplete && answer.reached == members,
+                                               "a message is answered with the number of those whom it reaches");
+                                       });
     for (const auto& client : clients_) {
       if (!client->rooms().contains(room) || !typed.insert(room + " " + client->user_id()).second) continue;
       client->Type(room);
@@ -183,6 +192,104 @@ void World::ProbeRooms() {
             "typing reaches each member once");
     }
   }
+}
+
+void World::ProbeUsers() {
+  std::map<std::string, uint64_t> numbers;
+  for (size_t i = 0; i < users_; ++i) {
+    const std::string user = "user" + std::to_string(i);
+    const auto devices = static_cast<uint32_t>(
+        std::count_if(clients_.begin(), clients_.end(), [&](const auto& client) { return client->user_id() == user; }));
+    numbers[user] = callers_.SendToUser(*AnyCore(), user,
+                                        [this, devices](const absl::Status& status, const core::MessageAnswer& answer) {
+                                          Check(status.ok() && !answer.count_incomplete && answer.reached == devices,
+                                                "a message to a user is answered with the number of devices");
+                                        });
+  }
+  RunFor(kProbe);
+  for (const auto& client : clients_) {
+    Check(client->session()->messages.contains(numbers[client->user_id()]),
+          "a message reaches all devices of its user");
+  }
+}
+
+// Everybody's status is ordered, and one user is taken out of each room.
+void World::ProbeOrders() {
+  size_t answered = 0, asked = 0;
+  const auto order = [&](link::v1::ClusterRequest body, uint32_t concerned) {
+    ++asked;
+    callers_.Ask(
+        *AnyCore(), std::move(body), [this, &answered, concerned](const absl::Status& status, const auto& replies) {
+          ++answered;
+          uint32_t count = 0;
+          for (const link::v1::ClusterReply& reply : replies) count += reply.count().count();
+          Check(status.ok() && count == concerned, "an order is answered with the number of those who carried it out");
+        });
+  };
+  std::map<std::string, bool> away;
+  for (size_t i = 0; i < users_; ++i) {
+    const std::string user = "user" + std::to_string(i);
+    away[user] = random_.OneIn(2);
+    link::v1::ClusterRequest body;
+    body.mutable_status()->set_user_id(user);
+    body.mutable_status()->set_status(away[user] ? link::v1::STATUS_AWAY : link::v1::STATUS_ONLINE);
+    order(body, static_cast<uint32_t>(std::count_if(clients_.begin(), clients_.end(),
+                                                    [&](const auto& client) { return client->user_id() == user; })));
+  }
+  std::map<std::string, std::string> out;
+  for (size_t i = 0; i < rooms_; ++i) {
+    const std::string room = "room" + std::to_string(i);
+    out[room] = AnyUser();
+    link::v1::ClusterRequest body;
+    body.mutable_unsubscribe()->set_user_id(out[room]);
+    body.mutable_unsubscribe()->set_room_id(room);
+    order(body, static_cast<uint32_t>(std::count_if(clients_.begin(), clients_.end(), [&](const auto& client) {
+            return client->user_id() == out[room] && client->rooms().contains(room);
+          })));
+  }
+  RunFor(kProbe);
+  Check(answered == asked, "orders are answered in time");
+  for (const auto& client : clients_) {
+    Check(client->away() == away[client->user_id()], "a status that was ordered is so");
+    Check(!client->session()->HasUnanswered(), "nothing is unanswered after an order");
+    for (const auto& [room, user] : out) {
+      Check(client->user_id() != user || !client->rooms().contains(room), "who was taken out of a room is not in it");
+    }
+  }
+  CheckPresence();
+}
+
+void World::ProbeQueries() {
+  size_t answered = 0;
+  link::v1::ClusterRequest rooms;
+  rooms.mutable_rooms()->set_limit(100);
+  callers_.Ask(*AnyCore(), rooms, [&](const absl::Status& status, const std::vector<link::v1::ClusterReply>& replies) {
+    ++answered;
+    Check(status.ok() && replies.size() == cores_.size(), "every core tells its rooms");
+    std::map<std::string, uint32_t> told, truth;
+    for (const link::v1::ClusterReply& reply : replies) {
+      for (const link::v1::RoomCount& room : reply.rooms().rooms()) told[room.room_id()] += room.connections();
+    }
+    for (const auto& client : clients_) {
+      for (const std::string& room : client->rooms()) ++truth[room];
+    }
+    Check(told == truth, "the cores' rooms are those of the clients");
+  });
+  link::v1::ClusterRequest state;
+  state.mutable_state();
+  callers_.Ask(*AnyCore(), state, [&](const absl::Status& status, const std::vector<link::v1::ClusterReply>& replies) {
+    ++answered;
+    uint64_t connections = 0;
+    int shards = 0;
+    for (const link::v1::ClusterReply& reply : replies) {
+      connections += reply.state().connections();
+      shards += reply.state().shards_size();
+    }
+    Check(status.ok() && connections == clients_.size(), "every client is somebody's");
+    Check(shards == static_cast<int>(edges_.size() * shards_per_edge_), "every shard is somebody's");
+  });
+  RunFor(kProbe);
+  Check(answered == 2, "queries are answered in time");
 }
 
 void World::ProbePresence() {

@@ -21,6 +21,41 @@ std::string RoomOf(World& world, const nlohmann::json& frame) {
 
 }  // namespace
 
+void Session::Arrived(SimTime now, const Said& said) {
+  using Asks = Said::Asks;
+  switch (said.asks) {
+    case Asks::kNothing:
+      return;
+    case Asks::kJoin:
+      rooms[said.room].unanswered.push_back(true);
+      wanted.insert(said.room);
+      joined_at[said.room] = now;
+      return;
+    case Asks::kLeave:
+      rooms[said.room].unanswered.push_back(false);
+      wanted.erase(said.room);
+      return;
+    case Asks::kAway:
+    case Asks::kOnline:
+      away = said.asks == Asks::kAway;
+      status_at = now;
+      return;
+  }
+}
+
+void Session::Ordered(SimTime now, const link::v1::CoreCommand& command) {
+  if (command.has_change_status()) {
+    away = command.change_status().status() == link::v1::STATUS_AWAY;
+    status_at = now;
+  } else if (command.has_leave_room()) {
+    Room& room = rooms[command.leave_room().room_id()];
+    // The client is told once that it is out: not when it has asked for that already, or is not in.
+    const bool told = room.unanswered.empty() ? room.in : room.unanswered.back();
+    if (told) room.unanswered.push_back(false);
+    wanted.erase(command.leave_room().room_id());
+  }
+}
+
 void Session::OnFrame(World& world, std::string_view text, uint64_t attach) {
   world.TraceFrame(*this, text);
   if (const std::optional<uint64_t> number = World::NumberIn(text); number.has_value()) {
@@ -56,12 +91,17 @@ void Session::OnFrame(World& world, std::string_view text, uint64_t attach) {
 void Session::OnMessage(World& world, uint64_t number, std::string_view text, uint64_t attach) {
   world.Check(greeted, "the first frame is a pong");
   const World::Message& message = world.message(number);
-  world.Check(rooms[message.room].in, "a message comes between subscribed and unsubscribed");
+  if (message.user.empty()) {
+    world.Check(rooms[message.room].in, "a message comes between subscribed and unsubscribed");
+  } else {
+    world.Check(message.user == user_id, "a message to a user reaches that user's devices alone");
+  }
+  world.Check(!message.excluded.contains(user_id), "an excluded user does not get it");
   world.Check(text == message.frame, "a message arrives byte for byte");
   const auto [known, is_new] = messages.emplace(number, attach);
-  world.Check(is_new || known->second != attach, "a message comes once");
+  world.Check(is_new || (known->second != attach && !message.once), "a message comes once");
   if (!is_new || message.order == 0 || !world.OrderHolds(message)) return;
-  LastInRoom& last = last_order[message.room];
+  LastInRoom& last = last_order[message.room];  // "" for those to the user
   world.Check(last.attach != attach || last.order < message.order, "messages of a room come in the order of the bus");
   last = {attach, message.order};
 }

@@ -6,6 +6,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -41,22 +42,33 @@ struct Session {
   // What the client does arrives in order.
   struct Said {
     enum class Kind : uint8_t { kOpen, kText, kEnd };
+    enum class Asks : uint8_t { kNothing, kJoin, kLeave, kAway, kOnline };
     Kind kind = Kind::kText;
     std::string text;
+    Asks asks = Asks::kNothing;
+    std::string room{};
   };
   std::deque<Said> to_edge;
   SimTime last_arrival{0};
 
   bool greeted = false;
   int pings_unanswered = 0, errors_expected = 0;
-  bool away = false;  // as the client has set it
   std::map<std::string, Room> rooms;
+  // What the shard has been told last, by the client or by an order.
+  std::set<std::string> wanted;
+  bool away = false;
+  // When the client itself has last said so to the shard; of the status also when an order did.
+  std::map<std::string, SimTime> joined_at;
+  SimTime status_at{-1'000'000'000};
   std::map<std::string, std::string> at_open;    // user → status when it connected
   std::map<std::string, std::string> seen;       // user → status in the last presence frame
   std::map<uint64_t, uint64_t> messages;         // number → attach over which it came
   std::map<std::string, LastInRoom> last_order;  // by room
   std::map<std::string, int> typing_frames;      // "room user" → count
 
+  // The shard gets what the client has said, or an order.
+  void Arrived(SimTime now, const Said& said);
+  void Ordered(SimTime now, const link::v1::CoreCommand& command);
   void OnFrame(World& world, std::string_view text, uint64_t attach);
   bool HasUnanswered() const;
   std::string Believes(const std::string& user) const;

@@ -147,6 +147,7 @@ std::vector<std::shared_ptr<SimLink>> World::LiveLinks() {
 void World::StartCore(size_t index) {
   cores_[index].process = std::make_shared<CoreProcess>(*this, random_.Next() | 1, redis_frozen);
   cores_[index].process->Start();
+  core_started_at_ = now();
 }
 
 void World::StartEdge(size_t index) {
@@ -193,14 +194,6 @@ World::Message& World::NewMessage(const std::string& room, uint64_t* number) {
   return message;
 }
 
-void World::BroadcastFrom(CoreProcess& core, const std::string& room) {
-  uint64_t number = 0;
-  Message& message = NewMessage(room, &number);
-  const std::string data = R"({"n":)" + std::to_string(number) + R"(,"content":"h\u00e4"})";
-  message.frame = R"({"type":"message","data":)" + data + "}";
-  core.Broadcast(++last_request_, room, data);
-}
-
 void World::PublishFromOutside(const std::string& room) {
   uint64_t number = 0;
   Message& message = NewMessage(room, &number);
@@ -241,12 +234,16 @@ void World::OnPublication(std::shared_ptr<const core::Publication> publication) 
   std::string_view text;
   if (on_bus && publication->envelope.has_message()) {
     text = publication->envelope.message().text();
+  } else if (on_bus && publication->envelope.has_user_message()) {
+    text = publication->envelope.user_message().text();
   } else if (publication->channel == core::BusChannel::kMessageBroadcast &&
              !publication->text.starts_with(core::kCopyPrefix)) {
     text = publication->text;
   }
   if (const std::optional<uint64_t> number = NumberIn(text); number.has_value()) {
-    messages_.at(*number).order = ++last_order_;
+    Message& message = messages_.at(*number);
+    Check(!message.once || message.order == 0, "a message with a request_id is published once");
+    message.order = ++last_order_;
   }
 }
 

@@ -9,12 +9,14 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "core/memory_database.h"
+#include "tests/sim/callers.h"
 #include "tests/sim/client.h"
 #include "tests/sim/core_node.h"
 #include "tests/sim/edge_node.h"
@@ -33,8 +35,10 @@ class Violation : public std::runtime_error {
 class World final : private core::BusSubscriber {
  public:
   struct Message {
-    std::string room;
-    std::string frame;  // what members get
+    std::string room, user;  // to one of them
+    std::set<std::string> excluded{};
+    bool once = false;  // with a request_id
+    std::string frame;  // what clients get
     SimTime requested_at{0};
     uint64_t order = 0;  // on the bus; 0: it was not published (yet)
   };
@@ -90,13 +94,17 @@ class World final : private core::BusSubscriber {
   bool calm() const { return calm_; }  // clients are there and do nothing new
   bool leaving() const { return leaving_; }
   void AddSession(std::shared_ptr<Session> session) { sessions_.push_back(std::move(session)); }
+  const std::vector<std::shared_ptr<Session>>& sessions() const { return sessions_; }
+  std::string AnyUser() { return "user" + std::to_string(random_.Below(users_)); }
   std::string AnyRoom() { return "room" + std::to_string(random_.Below(rooms_)); }
   static bool IsDm(std::string_view room) { return (room.back() - '0') % 2 == 1; }
 
   const std::map<std::string, std::string>& published() const { return published_; }
 
   // --- messages. Each has a number, which stands in its text.
-  void BroadcastFrom(CoreProcess& core, const std::string& room);
+  Message& NewMessage(const std::string& room, uint64_t* number);
+  // In this run Redis never loses what it has.
+  bool RedisRemembers() const { return !faults_->wipes_redis(); }
   void PublishFromOutside(const std::string& room);
   void PublishNonsense();
   static std::optional<uint64_t> NumberIn(std::string_view text);
@@ -107,6 +115,11 @@ class World final : private core::BusSubscriber {
     --order_faults_;
     order_fault_ended_ = now();
   }
+  // All cores that are up have heard all since a moment before.
+  bool CoresHeard(SimTime moment) const {
+    constexpr std::chrono::seconds kBefore{8};
+    return order_faults_ == 0 && moment > order_fault_ended_ + kBefore && moment > core_started_at_ + kBefore;
+  }
   bool OrderHolds(const Message& message) const {
     return order_faults_ == 0 && message.requested_at > order_fault_ended_ + std::chrono::seconds(2);
   }
@@ -115,7 +128,6 @@ class World final : private core::BusSubscriber {
   void OnPublication(std::shared_ptr<const core::Publication> publication) override;
   void Pass(const std::shared_ptr<SimLink>& link, bool up, SimLink::Item item);
   SimTime NetworkDelay();
-  Message& NewMessage(const std::string& room, uint64_t* number);
 
   // invariants.cc
   void RunFor(SimTime duration) { scheduler_.RunUntil(now() + duration); }
@@ -124,6 +136,9 @@ class World final : private core::BusSubscriber {
   void CheckPresence();
   void CheckWatchers();
   void ProbeRooms();
+  void ProbeUsers();
+  void ProbeOrders();
+  void ProbeQueries();
   void ProbePresence();
   void CheckEmpty();
   std::string TruthOf(const std::string& user_id) const;
@@ -149,13 +164,14 @@ class World final : private core::BusSubscriber {
   std::vector<std::shared_ptr<Session>> sessions_;
   std::vector<std::unique_ptr<Client>> clients_;
   std::unique_ptr<Faults> faults_;
+  Callers callers_{*this};
   uint64_t next_link_ = 1;
   bool calm_ = false, leaving_ = false;
 
   std::map<uint64_t, Message> messages_;
-  uint64_t last_message_ = 0, last_request_ = 0, last_order_ = 0;
+  uint64_t last_message_ = 0, last_order_ = 0;
   int order_faults_ = 0;
-  SimTime order_fault_ended_{-10'000'000};
+  SimTime order_fault_ended_{-10'000'000}, core_started_at_{-10'000'000};
   std::map<std::string, std::string> published_;  // user → status, as the bus said last
 };
 

@@ -1,0 +1,12 @@
+// The scripts that run inside Redis: the texts of the .lua files beside this one, which the build turns into constants.
+#pragma once
+
+#include <string_view>
+
+namespace presence::core {
+
+extern const std::string_view kPresenceTransitionScript;  // presence_transition.lua
+extern const std::string_view kPublishOnceScript;         // publish_once.lua
+extern const std::string_view kAnnounceCoreScript;        // announce_core.lua
+
+}  // namespace presence::core

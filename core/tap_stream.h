@@ -1,0 +1,22 @@
+// One Tap call: what happens to a user or in a room, as the hubs of all cores tell it. See server_stream.h for its threads and
+// its life.
+//
+// Checks the request; access is checked by the caller.
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+
+#include "absl/status/status.h"
+#include "core/core_runtime.h"
+#include "presence/admin/v1/admin.pb.h"
+
+namespace presence::core {
+
+// REQUIRES: the runtime outlives the call.
+grpc::ServerWriteReactor<admin::v1::TapResponse>* StartTap(grpc::CallbackServerContext& context,
+                                                           const admin::v1::TapRequest& request, CoreRuntime& runtime);
+
+// A stream that ends at once.
+grpc::ServerWriteReactor<admin::v1::TapResponse>* RefuseTap(const absl::Status& why);
+
+}  // namespace presence::core
