@@ -21,4 +21,14 @@ size_t Utf8SequenceLength(std::string_view text) {
   return 0;
 }
 
+std::string_view Utf8Prefix(std::string_view text, size_t bytes_max) {
+  size_t end = 0;
+  while (end < text.size()) {
+    const size_t length = Utf8SequenceLength(text.substr(end));
+    if (length == 0 || end + length > bytes_max) break;
+    end += length;
+  }
+  return text.substr(0, end);
+}
+
 }  // namespace presence

@@ -193,6 +193,8 @@ absl::Status Access::Check(const grpc::CallbackServerContext& context, Role role
       log::Warning("An API call from {} was refused: {}", Escaped(context.peer()),
                    Escaped(std::string(status.message())));
     }
+  } else if (strangers_ != nullptr) {
+    strangers_->Know(context);
   }
   return status;
 }

@@ -1,8 +1,11 @@
 #include "core/admin_service.h"
 
+#include <algorithm>
 #include <chrono>
+#include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -36,6 +39,39 @@ ClusterRequest StateQuestion() {
   ClusterRequest question;
   question.mutable_state();
   return question;
+}
+
+// Of each process that is meant, the incarnations of the cores that can tell it: of an edge those that have a shard of it, of a core itself.
+using Tellers = std::vector<std::vector<uint64_t>>;
+
+Tellers TellersOfEdge(const Replies& replies, std::string_view name) {
+  std::map<uint64_t, std::vector<uint64_t>> edges;
+  for (const ClusterReply& reply : replies) {
+    for (const link::v1::ShardSeen& shard : reply.state().shards()) {
+      if (shard.attached() && shard.edge() == name) edges[shard.incarnation()].push_back(reply.core());
+    }
+  }
+  Tellers tellers;
+  for (auto& [incarnation, cores] : edges) tellers.push_back(std::move(cores));
+  return tellers;
+}
+
+Tellers TellersOfCore(const Replies& replies, std::string_view name) {
+  Tellers tellers;
+  for (const uint64_t core : FindCores(replies, name).incarnations) tellers.push_back({core});
+  return tellers;
+}
+
+// OK when everybody who is meant was told, though a core that has nothing to do with it has not answered; while Redis is away, those are
+// all the others.
+absl::Status WhetherTold(const Tellers& tellers, const absl::Status& status, const Replies& counts) {
+  if (tellers.empty() || absl::IsCancelled(status)) return status;
+  const bool told = std::all_of(tellers.begin(), tellers.end(), [&](const std::vector<uint64_t>& cores) {
+    return std::any_of(counts.begin(), counts.end(), [&](const ClusterReply& reply) {
+      return reply.code() == 0 && std::find(cores.begin(), cores.end(), reply.core()) != cores.end();
+    });
+  });
+  return told ? absl::OkStatus() : status;
 }
 
 // Of a name that is not there, as far as `asked` can tell: its own error, when not all cores have answered.
@@ -78,10 +114,12 @@ grpc::ServerUnaryReactor* AdminService::DrainEdge(Context* context, const admin:
         if (CountEdges(replies, request->edge()) == 0) {
           return call->Answer(NotThere(asked, "no edge of this name is attached; see GetClusterState"));
         }
-        call->Ask(runtime_, order, [call, response](const absl::Status& status, const Replies& counts) {
-          response->set_connection_count(CountOf(counts));
-          call->Answer(status);
-        });
+        call->Ask(runtime_, order,
+                  [call, response, tellers = TellersOfEdge(replies, request->edge())](const absl::Status& status,
+                                                                                      const Replies& counts) {
+                    response->set_connection_count(CountOf(counts));
+                    call->Answer(WhetherTold(tellers, status, counts));
+                  });
       });
   return call;
 }
@@ -186,15 +224,22 @@ grpc::ServerUnaryReactor* AdminService::SetLogLevel(Context* context, const admi
           return call->Answer(NotThere(asked, "there is no such core or edge; see GetClusterState"));
         }
         response->set_process_count(cores + edges);
-        call->Ask(runtime_, order, [call](const absl::Status& status, const Replies&) { call->Answer(status); });
+        // Whether all processes were told, nobody knows before all cores have answered.
+        Tellers tellers;
+        if (request->has_edge()) tellers = TellersOfEdge(replies, request->edge());
+        if (request->has_core()) tellers = TellersOfCore(replies, request->core());
+        call->Ask(runtime_, order,
+                  [call, tellers = std::move(tellers)](const absl::Status& status, const Replies& counts) {
+                    call->Answer(WhetherTold(tellers, status, counts));
+                  });
       });
   return call;
 }
 
 grpc::ServerWriteReactor<admin::v1::TapResponse>* AdminService::Tap(Context* context,
                                                                     const admin::v1::TapRequest* request) {
-  if (auto why = CheckRole(access_, *context, Role::kAdmin); !why.ok()) return RefuseTap(why);
-  return StartTap(*context, *request, runtime_);
+  if (auto why = CheckRole(access_, *context, Role::kAdmin); !why.ok()) return RefuseTap(why, tap_);
+  return StartTap(*context, *request, runtime_, tap_);
 }
 
 }  // namespace presence::core

@@ -48,6 +48,7 @@ class AdminService final : public admin::v1::AdminService::CallbackService {
   MethodMetrics& drain_edge_ = metrics_.Add("DrainEdge");
   MethodMetrics& drain_core_ = metrics_.Add("DrainCore");
   MethodMetrics& set_log_level_ = metrics_.Add("SetLogLevel");
+  StreamMetrics& tap_ = metrics_.AddStream("Tap");
 };
 
 }  // namespace presence::core

@@ -48,9 +48,12 @@ void AddFingerprint(std::string_view method, const Request& request, OutgoingMes
 }
 
 template <typename Response>
-MessageDone Answering(UnaryCall* call, Response* response) {
-  return [call, response](const absl::Status& status, const MessageAnswer& answer) {
+MessageDone Answering(UnaryCall* call, bool repeatable, Response* response) {
+  return [call, repeatable, response](const absl::Status& status, const MessageAnswer& answer) {
     if (absl::IsAlreadyExists(status)) return call->Answer(WithReason(status, reason::kRequestIdReused));
+    if (absl::IsUnavailable(status) && !repeatable) {
+      return call->Answer(WithReason(status, reason::kMayHaveBeenDelivered));
+    }
     response->set_reached_connections(ToCount(answer.reached));
     response->set_count_incomplete(answer.count_incomplete);
     response->set_repeated_request(answer.repeated);
@@ -74,7 +77,8 @@ grpc::ServerUnaryReactor* ApiService::Broadcast(Context* context, const v1::Broa
   AddFingerprint("Broadcast", *request, message);
   if (!call->Admit(message.data_json.size())) return call->RefuseOverBudget();
   message.given_up = [call] { return call->GivenUp(); };
-  runtime_.Send(std::move(message), Answering(call, response));
+  const bool repeatable = !message.request_id.empty();
+  runtime_.Send(std::move(message), Answering(call, repeatable, response));
   return call;
 }
 
@@ -90,7 +94,8 @@ grpc::ServerUnaryReactor* ApiService::SendToUser(Context* context, const v1::Sen
   AddFingerprint("SendToUser", *request, message);
   if (!call->Admit(message.data_json.size())) return call->RefuseOverBudget();
   message.given_up = [call] { return call->GivenUp(); };
-  runtime_.Send(std::move(message), Answering(call, response));
+  const bool repeatable = !message.request_id.empty();
+  runtime_.Send(std::move(message), Answering(call, repeatable, response));
   return call;
 }
 

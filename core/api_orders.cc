@@ -23,6 +23,20 @@ void ReadClose(const Request& request, RequestCheck& check, link::v1::Disconnect
   order.set_reason(request.reason());
 }
 
+// No core has a connection of this user. When the user is not offline all the same, a shard is just between two cores, and the order has
+// reached nobody: that must not be told as done. `none`: the answer otherwise.
+void AnswerNobody(UnaryCall* call, CoreRuntime& runtime, const std::string& user_id, absl::Status none) {
+  runtime.OnLoop([call, user_id, none = std::move(none)](LoopParts& loop) {
+    loop.store.GetPresence(user_id, [call, none](absl::StatusOr<StoredPresence> presence) {
+      if (!presence.ok()) return call->Answer(presence.status());
+      if (presence->status == link::v1::STATUS_OFFLINE) return call->Answer(none);
+      call->Answer(
+          absl::UnavailableError("the user is connected, but no core has the connection: it is just moving from "
+                                 "one core to another; try again"));
+    });
+  });
+}
+
 }  // namespace
 
 grpc::ServerUnaryReactor* ApiService::SetStatus(Context* context, const v1::SetStatusRequest* request,
@@ -40,11 +54,13 @@ grpc::ServerUnaryReactor* ApiService::SetStatus(Context* context, const v1::SetS
   order.mutable_status()->set_status(static_cast<link::v1::Status>(request->status()));
   if (!call->Admit(order.ByteSizeLong())) return call->RefuseOverBudget();
   call->Ask(runtime_, std::move(order),
-            [call, response](const absl::Status& status, const std::vector<ClusterReply>& replies) {
+            [call, request, response, &runtime = runtime_](const absl::Status& status,
+                                                           const std::vector<ClusterReply>& replies) {
               if (!status.ok()) return call->Answer(status);
               response->set_connection_count(CountOf(replies));
               if (response->connection_count() > 0) return call->Answer(absl::OkStatus());
-              call->Answer(WithReason(absl::FailedPreconditionError("the user has no connection that could have a "
+              AnswerNobody(call, runtime, request->user_id(),
+                           WithReason(absl::FailedPreconditionError("the user has no connection that could have a "
                                                                     "status; try again when the user is connected"),
                                       reason::kUserNotConnected));
             });
@@ -63,9 +79,11 @@ grpc::ServerUnaryReactor* ApiService::DisconnectUser(Context* context, const v1:
   if (!check.ok()) return call->Refuse(check.status());
   if (!call->Admit(order.ByteSizeLong())) return call->RefuseOverBudget();
   call->Ask(runtime_, std::move(order),
-            [call, response](const absl::Status& status, const std::vector<ClusterReply>& replies) {
+            [call, request, response, &runtime = runtime_](const absl::Status& status,
+                                                           const std::vector<ClusterReply>& replies) {
               response->set_connection_count(CountOf(replies));
-              call->Answer(status);
+              if (!status.ok() || response->connection_count() > 0) return call->Answer(status);
+              AnswerNobody(call, runtime, request->user_id(), absl::OkStatus());
             });
   return call;
 }

@@ -109,8 +109,8 @@ grpc::ServerUnaryReactor* ApiService::ListPresence(Context* context, const v1::L
 
 grpc::ServerWriteReactor<v1::WatchPresenceResponse>* ApiService::WatchPresence(
     Context* context, const v1::WatchPresenceRequest* request) {
-  if (auto why = CheckRole(access_, *context, Role::kRead); !why.ok()) return RefuseWatch(why);
-  return StartWatch(*context, *request, runtime_);
+  if (auto why = CheckRole(access_, *context, Role::kRead); !why.ok()) return RefuseWatch(why, watch_presence_);
+  return StartWatch(*context, *request, runtime_, watch_presence_);
 }
 
 }  // namespace presence::core

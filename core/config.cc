@@ -65,7 +65,7 @@ void DeclareAccessRules(ConfigReader& reader, Config& c) {
   reader.Check(
       [&c] { return !c.grpc_channelz || c.effective_api_auth() != ApiAuth::kJwt; },
       "GRPC_CHANNELZ=on would show everybody the connections, since channelz cannot ask for a role: unset it, or use "
-      "API_AUTH=mtls (or open, on loopback)");
+      "API_AUTH=mtls (or open, which lets everybody do everything)");
 }
 
 }  // namespace

@@ -83,6 +83,7 @@ struct Shard {
   std::string version;  // of its program
   int64_t started_ms = 0;
   uint64_t attach = 0;  // the highest known
+  bool told = false;    // the other cores know that it is here with this attach
   Link* link = nullptr;
   SteadyTime lost_at;  // while there is no link
   size_t connections = 0;

@@ -130,6 +130,7 @@ class CoreRuntime::Loop final : private StoreListener, private HubOutput {
 
   void OpenTap(uint64_t tap, link::v1::TapOrder target, std::shared_ptr<TapSink> sink) {
     asio::post(io_, [this, tap, target = std::move(target), sink = std::move(sink)] {
+      if (stopping_) return sink->OnTapRefused(StoppingError());
       if (const absl::Status status = hub_.OnTapOpened(clock_.Read(), tap, target); !status.ok()) {
         return sink->OnTapRefused(status);
       }
@@ -164,11 +165,10 @@ class CoreRuntime::Loop final : private StoreListener, private HubOutput {
   void EndTurn(bool all_handled) {
     if (ticks_due_ >= kTicksDueMax || (ticks_due_ > 0 && all_handled)) Tick();
     do {
-      // Nothing has happened in an empty turn.
-      if (clock_.began()) {
-        watches_.OnTurnEnd(clock_.Read());
-        hub_.OnTurnEnd(clock_.Read());
-      }
+      // In every turn: what the store has answered to a watcher's read needs no clock, and must be told at once all the same.
+      const Now now = ReadClocks();
+      watches_.OnTurnEnd(now);
+      hub_.OnTurnEnd(now);
     } while (RunStore() || !links_.Complete());
     links_.Flush();
     if (drained_ && hub_.Idle() && messages_.empty() && links_.empty()) {
@@ -222,6 +222,9 @@ class CoreRuntime::Loop final : private StoreListener, private HubOutput {
   void BeginDrain(std::shared_ptr<std::promise<void>> idle) {
     hub_.StopJudging();
     watches_.Shutdown(StoppingError());
+    stopping_ = true;
+    // Each of them will say CloseTap, which is posted.
+    for (const auto& [tap, sink] : taps_) sink->OnTapRefused(StoppingError());
     drained_ = std::move(idle);
     links_.Drain(std::chrono::milliseconds(0), StoppingError());
   }
@@ -332,6 +335,7 @@ class CoreRuntime::Loop final : private StoreListener, private HubOutput {
 
   // Everything below is the loop thread's.
   bool stopped_ = false;
+  bool stopping_ = false;
   std::shared_ptr<std::promise<void>> drained_;
   int ticks_due_ = 0;  // timer intervals over since the last tick
   SteadyTime last_tick_;

@@ -126,8 +126,8 @@ class CoreRuntime final {
   // Nobody waits for it any more: answered with CANCELLED at once, if it is not yet. Of an unknown request: nothing.
   void GiveUp(uint64_t request);
 
-  // What happens to one user or in one room. `sink` gets OnTapped, or OnTapRefused instead, on the loop thread, until CloseTap
-  // was carried out; it is held until then.
+  // What happens to one user or in one room. `sink` gets OnTapped, or OnTapRefused instead or when the core stops, on the loop
+  // thread, until CloseTap was carried out; it is held until then.
   void OpenTap(uint64_t tap, link::v1::TapOrder target, std::shared_ptr<TapSink> sink);
   void CloseTap(uint64_t tap);
 

@@ -17,6 +17,7 @@ void Gathers::SetCores(absl::Span<const uint64_t> cores) {
   std::set_difference(cores_.begin(), cores_.end(), live.begin(), live.end(), std::back_inserter(gone));
   cores_ = std::move(live);
   if (gone.empty()) return;
+  for (const uint64_t core : gone) left_.push_back({core, now_ + kBetweenCores});
   std::vector<uint64_t> touched;
   for (auto& [id, gather] : open_) {
     if (gather.needs_all) continue;
@@ -35,6 +36,11 @@ void Gathers::Heard(uint64_t core) {
 void Gathers::Begin(Gather&& gather) {
   PRESENCE_CHECK(!Full(), "gathers are bounded");
   gather.awaited.assign(cores_.begin(), cores_.end());
+  if (gather.needs_all) {
+    for (const Left& left : left_) {
+      if (!std::binary_search(cores_.begin(), cores_.end(), left.core)) gather.awaited.push_back(left.core);
+    }
+  }
   const uint64_t id = gather.id;
   if (gather.kind == Gather::Kind::kRequest) by_request_.emplace(gather.request, id);
   const bool is_new = open_.emplace(id, std::move(gather)).second;
@@ -84,6 +90,8 @@ void Gathers::Cancel(uint64_t request) {
 }
 
 void Gathers::OnTick(SteadyTime now) {
+  now_ = now;
+  while (!left_.empty() && now >= left_.front().until) left_.pop_front();
   for (auto it = open_.begin(); it != open_.end();) {
     Gather& gather = it->second;
     // Whether a message is published must be known; the store answers within 2 s, whatever happens to it.

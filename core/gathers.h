@@ -57,7 +57,8 @@ class Gathers {
  public:
   Gathers(uint64_t self, size_t gathers_max) : self_(self), gathers_max_(gathers_max), cores_{self} {}
 
-  // --- the registry. Ascending; this core is always in it.
+  // --- the registry. Ascending; this core is always in it. A core that has left is asked for orders for kBetweenCores more: its
+  // shards are on their way to another one, and nobody else can say that they have no such connection.
   void SetCores(absl::Span<const uint64_t> cores);
   // A core has said something: it is live before the registry tells.
   void Heard(uint64_t core);
@@ -88,7 +89,14 @@ class Gathers {
   size_t size() const { return open_.size(); }
 
  private:
+  // An edge whose link has ended redials within 0.1 s and has declared its connections in some tenths more.
+  static constexpr std::chrono::seconds kBetweenCores{1};
+
   using Open = absl::btree_map<uint64_t, Gather>;  // by id
+  struct Left {
+    uint64_t core = 0;
+    SteadyTime until;
+  };
 
   // The core is awaited no longer. False: it was not awaited.
   static bool StrikeOut(Gather& gather, uint64_t core);
@@ -98,6 +106,8 @@ class Gathers {
   const uint64_t self_;
   const size_t gathers_max_;
   std::vector<uint64_t> cores_;
+  std::deque<Left> left_;  // by until
+  SteadyTime now_;         // of the last tick
   uint64_t last_id_ = 0;
   Open open_;
   absl::flat_hash_map<uint64_t, uint64_t> by_request_;  // of Kind::kRequest; never iterated over

@@ -31,6 +31,12 @@ bool Has(const absl::Status& status, const Message& detail) {
   return status.GetPayload(TypeUrl(detail)).has_value();
 }
 
+bool HasReason(const absl::Status& status, std::string_view reason) {
+  google::rpc::ErrorInfo info;
+  const auto payload = status.GetPayload(TypeUrl(info));
+  return payload.has_value() && info.ParseFromString(std::string(*payload)) && info.reason() == reason;
+}
+
 }  // namespace
 
 absl::Status WithReason(absl::Status status, std::string_view reason,
@@ -61,7 +67,7 @@ absl::Status WithViolations(absl::Status status, const std::vector<FieldViolatio
 grpc::Status ToGrpc(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
   if ((absl::IsUnavailable(status) || absl::IsResourceExhausted(status)) && !Has(status, google::rpc::RetryInfo()) &&
-      !Has(status, google::rpc::BadRequest())) {
+      !Has(status, google::rpc::BadRequest()) && !HasReason(status, reason::kMayHaveBeenDelivered)) {
     return ToGrpc(WithRetryDelay(status, kRetryDelay));
   }
   const std::string message(status.message().data(), status.message().size());

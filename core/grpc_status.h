@@ -19,8 +19,10 @@ namespace presence::core {
 
 // google.rpc.ErrorInfo.reason, in the domain "presence". Part of the API: names are never changed or reused.
 namespace reason {
-inline constexpr std::string_view kRoleMissing = "ROLE_MISSING";                 // PERMISSION_DENIED; role
-inline constexpr std::string_view kPayloadTooLarge = "PAYLOAD_TOO_LARGE";        // RESOURCE_EXHAUSTED; bytes_max
+inline constexpr std::string_view kRoleMissing = "ROLE_MISSING";           // PERMISSION_DENIED; role
+inline constexpr std::string_view kPayloadTooLarge = "PAYLOAD_TOO_LARGE";  // RESOURCE_EXHAUSTED; bytes_max
+inline constexpr std::string_view kMayHaveBeenDelivered =
+    "MAY_HAVE_BEEN_DELIVERED";  // UNAVAILABLE; of a message without request_id
 inline constexpr std::string_view kRequestIdReused = "REQUEST_ID_REUSED";        // ALREADY_EXISTS
 inline constexpr std::string_view kUserNotConnected = "USER_HAS_NO_CONNECTION";  // FAILED_PRECONDITION
 inline constexpr std::string_view kLastCore = "LAST_CORE";                       // FAILED_PRECONDITION
@@ -49,7 +51,7 @@ struct FieldViolation {
 absl::Status WithViolations(absl::Status status, const std::vector<FieldViolation>& violations);
 
 // With the details that the status has, and RetryInfo for UNAVAILABLE and RESOURCE_EXHAUSTED. Those at which a field is at fault
-// get none: trying again would not help.
+// get none: trying again would not help; nor those of a message that may have been delivered: trying again would double it.
 grpc::Status ToGrpc(const absl::Status& status);
 
 }  // namespace presence::core

@@ -39,7 +39,7 @@ Hub::State::State(HubOptions options, Store& store, HubOutput& output)
       publications_(options_.incarnation, {options_.publications_waiting_max, options_.publication_bytes_max}),
       gathers_(options_.incarnation, options_.gathers_max),
       orders_(options_.orders_max),
-      taps_(options_.core_name, options_.taps_max, options_.tap_events_per_second) {}
+      taps_(options_.incarnation, options_.core_name, options_.taps_max, options_.tap_events_per_second) {}
 
 void Hub::State::OnTick(Now now) {
   if (ticked_ && now.steady - last_tick_ > kStall) patient_until_ = now.steady + kStall;
@@ -60,6 +60,7 @@ void Hub::State::OnTick(Now now) {
       store_.Sweep(kSweepUsersMax);
     }
     if (now.steady >= announce_at_) Announce(now);
+    TellAttached();
   }
   ledger_.Send(now);
   TellMissed(now);
@@ -160,6 +161,8 @@ void Hub::State::OnStoreUp(Now now, bool lost_state) {
   ledger_.OnStoreUp(now, lost_state);
   Announce(now);
   if (!withdrawn_) Greet();
+  TellAttachedAgain();
+  TellAttached();
   for (auto& [tap, open] : open_taps_) open.renew_at = now.steady;
   ReadMissed();
   ledger_.Send(now);

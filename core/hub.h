@@ -8,6 +8,7 @@
 // Invariants, checked by the simulator at every quiet point:
 //   * for a live link, the shard's forwarding table is exactly the rooms of its connections here;
 //   * a room has a handle in a link exactly while a connection of that shard is in it;
+//   * a shard that another core has by a higher attach is not here: not counted, not ordered, nothing written of it;
 //   * everybody with a live connection is online or away in the store, nobody without one is, within the bounds of DESIGN.md;
 //   * every member of a room gets its messages in the order of the bus.
 //
@@ -104,7 +105,8 @@ struct HubCounters {
   uint64_t deliveries = 0;       // Deliver and DeliverPresence commands: one per link and message
   uint64_t outside_invalid = 0;  // message:broadcast and presence:updates that were dropped
   uint64_t loopback_duplicates = 0, delivered_locally = 0;
-  uint64_t fenced = 0, reasserted = 0, resyncs = 0, links_superseded = 0, links_silent = 0, edges_expired = 0;
+  uint64_t fenced = 0, reasserted = 0, resyncs = 0, links_superseded = 0, links_silent = 0, edges_expired = 0,
+           shards_taken_over = 0;  // by another core
   uint64_t joins_refused = 0, broadcasts_refused = 0, late_events = 0, removals_forgotten = 0;
   uint64_t user_messages_from_bus = 0, requests_repeated = 0;  // request_id known
   uint64_t cluster_requests = 0, cluster_requests_refused = 0, gathers_incomplete = 0, cluster_replies_late = 0;
@@ -188,7 +190,9 @@ class Hub {
 
   // Asks all live cores, this one included; `body` without origin and id. Answered by AnswerCluster at the first tick past gather_max, or
   // past order_max for orders to connections. A core that leaves the registry meanwhile is awaited no longer, but for such orders: its
-  // shards may be at another one that has answered before they came.
+  // shards may be at another one that has answered before they came. While the store is away nobody else is asked: drains of edges and
+  // log levels are carried out here, as far as they concern this core and what is attached to it; a core is not drained, since nobody
+  // knows who could take over; orders to connections are not given.
   void OnClusterRequested(Now now, uint64_t request, link::v1::ClusterRequest body);
   // Nobody waits for it any more: it is answered with CANCELLED, if it is not yet. Orders go on.
   void OnClusterCancelled(Now now, uint64_t request);

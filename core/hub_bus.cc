@@ -59,7 +59,12 @@ void Hub::State::OnBus(Now now, const link::v1::BusEnvelope& envelope) {
     case link::v1::BusEnvelope::kRequest:
       OnRequest(now, envelope.request());
       break;
+    case link::v1::BusEnvelope::kShardAttached:
+      if (envelope.core() != options_.incarnation) OnShardAttached(now, envelope.shard_attached());
+      break;
     case link::v1::BusEnvelope::BODY_NOT_SET:  // a greeting, or something of a later release
+      // Who greets has not heard what was said before.
+      if (envelope.core() != options_.incarnation) TellAttachedAgain();
       break;
   }
   Settle(now);

@@ -28,6 +28,11 @@ bool IsForConnections(const ClusterRequest& request) {
   return request.has_disconnect() || request.has_unsubscribe() || request.has_status();
 }
 
+// Operators need those most when something is away.
+bool IsForProcesses(const ClusterRequest& request) {
+  return request.has_drain() || request.has_log_level();
+}
+
 // What a core can say without the others. An order is carried out by all cores or reported as not done.
 bool IsQuery(const ClusterRequest& request) {
   switch (request.body_case()) {
@@ -83,6 +88,7 @@ void Hub::State::OnClusterRequested(Now now, uint64_t request, ClusterRequest bo
   if (!ledger_.store_up()) {
     std::vector<ClusterReply> replies;
     if (IsQuery(body)) AnswerQuery(now, body, &replies.emplace_back());
+    if (IsForProcesses(body) && !body.drain().has_core()) BeginOperation(body, &replies.emplace_back());
     output_.AnswerCluster(request, absl::UnavailableError("the store is away"), std::move(replies));
     return;
   }
@@ -126,10 +132,8 @@ void Hub::State::OnRequest(Now now, const ClusterRequest& request) {
   ClusterReply reply;
   if (IsQuery(request)) {
     AnswerQuery(now, request, &reply);
-  } else if (request.has_drain()) {
-    reply.mutable_count()->set_count(BeginDrain(request.drain()));
-  } else if (request.has_log_level()) {
-    reply.mutable_count()->set_count(SetLogLevel(request.log_level()));
+  } else if (IsForProcesses(request)) {
+    BeginOperation(request, &reply);
   } else {
     reply.set_code(Code(absl::StatusCode::kUnimplemented));
     reply.set_error("a core of an older release does not know this request");
@@ -157,6 +161,13 @@ void Hub::State::AnswerQuery(Now now, const ClusterRequest& request, ClusterRepl
     default:
       return;
   }
+}
+
+void Hub::State::BeginOperation(const ClusterRequest& request, ClusterReply* reply) {
+  reply->set_core(options_.incarnation);
+  reply->set_id(request.id());
+  reply->mutable_count()->set_count(request.has_drain() ? BeginDrain(request.drain())
+                                                        : SetLogLevel(request.log_level()));
 }
 
 void Hub::State::AnswerState(link::v1::StateReply* state) const {
@@ -249,7 +260,7 @@ void Hub::State::Settle(Now now) {
     if (!result->complete) {
       ++counters_.orders_expired;
       reply.set_code(Code(absl::StatusCode::kUnavailable));
-      reply.set_error("a shard has not carried it out in time");
+      reply.set_error("a shard has not carried it out in time, or has gone to another core");
     }
     Reply(result->origin.core, std::move(reply));
   }
@@ -264,7 +275,7 @@ void Hub::State::Settle(Now now) {
 
 void Hub::State::AnswerCluster(Now now, Gather& gather) {
   const auto ours = [this](const ClusterReply& reply) { return reply.core() == options_.incarnation; };
-  if (gather.end != Gather::End::kComplete && gather.query != nullptr &&
+  if (gather.end != Gather::End::kComplete && gather.end != Gather::End::kCancelled && gather.query != nullptr &&
       std::none_of(gather.replies.begin(), gather.replies.end(), ours)) {
     // The request has not come back; what this core knows it can say all the same.
     ClusterReply reply;
@@ -358,7 +369,7 @@ void Hub::State::SawConnection(Now now, link::v1::TapKind kind, const Connection
   subject.incarnation = connection.incarnation;
   subject.connection = connection.id;
   subject.detail = detail;
-  taps_.Saw(now, kind, subject);
+  taps_.Saw(now, kind, subject, Taps::Heard::kHere);
 }
 
 }  // namespace presence::core

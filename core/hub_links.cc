@@ -3,6 +3,7 @@
 #include <chrono>
 #include <utility>
 
+#include "common/utf8.h"
 #include "core/hub_state.h"
 #include "core/presence_text.h"
 
@@ -13,6 +14,7 @@ using link::v1::EdgeEvent;
 
 constexpr uint32_t kProtocol = 1;
 constexpr size_t kEdgeNameBytesMax = 255;
+constexpr size_t kVersionBytesMax = 64;  // what is longer is cut: it is for people alone
 constexpr uint32_t kTooManyRequests = 429;
 // A shard without a watermark was never attached, or lost its first link at once. It closes its clients when it finds no core for
 // EDGE_ISOLATION_MAX (30 s), spread over 10 s: by then they may have read statuses elsewhere. With room for a core's clock that is ahead.
@@ -127,9 +129,10 @@ absl::Status Hub::State::OnHello(Now now, Link& link, const link::v1::Hello& hel
     CloseLink(now, *shard->link, absl::FailedPreconditionError("superseded by a higher attach of this shard"));
   }
   shard->edge = hello.edge();
-  shard->version = hello.version();
+  shard->version = Utf8Prefix(hello.version(), kVersionBytesMax);
   shard->started_ms = hello.started_ms();
   shard->attach = hello.attach();
+  shard->told = false;
   shard->link = &link;
   rooms_.ForgetHandles(shard->index);
   link.shard = shard;
@@ -209,6 +212,7 @@ absl::Status Hub::State::OnResyncDone(Now now, Link& link) {
   if (shard.connections != 0)
     link.missed.since = link.watermark;  // else there is nobody who could have missed anything
   if (ledger_.store_up()) ReadMissed();
+  TellAttached();
   return absl::OkStatus();
 }
 

@@ -9,7 +9,7 @@
 namespace presence::core {
 namespace {
 
-constexpr char kOnlyHere[] = "the store is away: only this core's edges have it";
+constexpr char kOnlyHere[] = "the store did not confirm it: this core's edges have it, others perhaps";
 constexpr char kNobodyOrAll[] = "the store did not answer: whether it was sent is not known, repeating it is safe";
 
 // What a repeat of a request_id is answered: "7 0", connections reached and 1 for an incomplete count.

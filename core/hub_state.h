@@ -5,6 +5,7 @@
 //   bus, outside, change log ─▶ RecentChanges ─▶ Fanout ─▶ links                          (hub_bus.cc)
 //   requests to all cores: API ─▶ Gathers, bus; bus ─▶ answers ─▶ outbox; taps            (hub_cluster.cc)
 //   orders: bus ─▶ Orders ─▶ links; link events ─▶ Orders ─▶ answers                      (hub_orders.cc)
+//   shards that come: links ─▶ bus; bus ─▶ what has gone to another core is forgotten     (hub_moves.cc)
 //   ticks: silence, grace, late publications, sweep, acknowledgements, deadlines          (hub.cc)
 #pragma once
 
@@ -125,6 +126,8 @@ class Hub::State {
   void PublishRequest(link::v1::ClusterRequest request, uint64_t gather);  // 0: nobody gathers
   void OnRequest(Now now, const link::v1::ClusterRequest& request);
   void AnswerQuery(Now now, const link::v1::ClusterRequest& request, link::v1::ClusterReply* reply) const;
+  // A drain or a log level, as far as it concerns processes that are here.
+  void BeginOperation(const link::v1::ClusterRequest& request, link::v1::ClusterReply* reply);
   void AnswerState(link::v1::StateReply* state) const;
   void Reply(uint64_t origin, link::v1::ClusterReply reply);
   void ReplyCount(uint64_t origin, uint64_t id, uint32_t count);
@@ -137,11 +140,12 @@ class Hub::State {
   void RenewTaps(Now now);
   void SendTapOrder(Now now, OpenTap& tap);
   void Tapped(uint64_t id, const link::v1::TapEvents& events);
-  // REQUIRES: taps_.any(), which is asked before anything is put together for it.
+  // What all cores hear. REQUIRES: taps_.any(), which is asked before anything is put together for it.
   void Saw(Now now, link::v1::TapKind kind, std::string_view user_id, std::string_view room_id,
            std::string_view detail = {}) {
-    taps_.Saw(now, kind, {user_id, room_id, 0, 0, detail});
+    taps_.Saw(now, kind, {user_id, room_id, 0, 0, detail}, Taps::Heard::kEverywhere);
   }
+  // The same, of a connection of this core.
   void SawConnection(Now now, link::v1::TapKind kind, const Connection& connection, std::string_view room_id = {},
                      std::string_view detail = {});
 
@@ -156,6 +160,12 @@ class Hub::State {
   uint32_t SetLogLevel(const link::v1::LogLevelOrder& order);
   // One attached shard of each edge process.
   void ForEachEdge(absl::FunctionRef<void(const Shard& shard)> tell) const;
+
+  // --- hub_moves.cc
+  void TellAttached();       // the other cores, of the shards that they do not know to be here
+  void TellAttachedAgain();  // at the next tick: somebody may not have heard it
+  void OnShardAttached(Now now, const link::v1::ShardAttached& attached);
+  void GiveUp(Now now, Shard& shard);
 
   // --- hub_bus.cc
   void CameBack(Now now, uint64_t sequence);

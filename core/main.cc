@@ -48,11 +48,12 @@ uint64_t RandomIncarnation() {
   return number;
 }
 
-StoreFactory ChooseStore(const Config& config, uint64_t incarnation) {
-  return [&config, options = config.MakeStoreOptions(incarnation)](asio::io_context& io, StoreListener& listener) {
+StoreFactory ChooseStore(const Config& config, uint64_t incarnation, RedisCounters& redis) {
+  return [&config, &redis, options = config.MakeStoreOptions(incarnation)](asio::io_context& io,
+                                                                           StoreListener& listener) {
     if (!config.in_memory()) {
-      return HostedStore{
-          nullptr, std::make_unique<RedisStore>(io, RedisStoreOptions{options, *config.redis_address(), {}}, listener)};
+      return HostedStore{nullptr, std::make_unique<RedisStore>(
+                                      io, RedisStoreOptions{options, *config.redis_address(), {}, &redis}, listener)};
     }
     auto database = std::make_shared<MemoryDatabase>([] { return ReadClocks().wall; });
     auto store = std::make_unique<MemoryStore>(options, *database, listener);
@@ -98,12 +99,16 @@ int Run(const Config& config, const sigset_t& stop_signals) {
   options.hub.started_ms = ToUnixMillis(ReadClocks().wall);
   options.on_store_changed = [&serving](bool up) { serving.SetStoreUp(up); };
   options.on_draining = [&serving] { serving.SetDraining(); };
-  CoreRuntime runtime(std::move(options), ChooseStore(config, incarnation));
+  RedisCounters redis;
+  CoreRuntime runtime(std::move(options), ChooseStore(config, incarnation, redis));
+  Strangers api_strangers, link_strangers;
+  access->api->Tell(&api_strangers);
+  access->link.Tell(&link_strangers);
   ApiService api(runtime, *access->api);
   AdminService admin(runtime, *access->api);
   LinkService link(runtime, access->link);
   MetricsPage metrics;
-  AddCoreMetrics(metrics, {runtime.metrics(), api.metrics(), admin.metrics(), link.metrics()});
+  AddCoreMetrics(metrics, {runtime.metrics(), api.metrics(), admin.metrics(), link.metrics(), redis});
   runtime.Start();
 
   SetUpGrpc();
@@ -114,14 +119,16 @@ int Run(const Config& config, const sigset_t& stop_signals) {
                                         .channelz = config.grpc_channelz,
                                         .receive_bytes_max = kApiReceiveBytesMax,
                                         .metadata_bytes_max = kApiMetadataBytesMax,
-                                        .streams_max = kApiStreamsMax},
+                                        .streams_max = kApiStreamsMax,
+                                        .strangers = &api_strangers},
                                        {&api, &admin});
   if (!api_server.ok()) return Fail(api_server.status());
   auto link_server = GrpcServer::Listen({.setting = "LINK_LISTEN",
                                          .listen = config.link_listen,
                                          .credentials = access->link_credentials,
                                          .receive_bytes_max = kLinkReceiveBytesMax,
-                                         .streams_max = kLinkStreamsMax},
+                                         .streams_max = kLinkStreamsMax,
+                                         .strangers = &link_strangers},
                                         {&link});
   if (!link_server.ok()) return Fail(link_server.status());
   std::unique_ptr<MetricsServer> metrics_server;

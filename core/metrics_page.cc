@@ -105,8 +105,36 @@ void AddMethod(MetricsPage& page, const std::string& method, const MethodMetrics
                   {{"method", method}, {"outcome", "refused"}});
 }
 
-void AddMethods(MetricsPage& page, const std::string& prefix, const ServiceMetrics& service) {
+void AddStream(MetricsPage& page, const std::string& method, const StreamMetrics& metrics) {
+  const MetricsPage::Labels labels = {{"method", method}};
+  page.AddCounter("presence_core_streams_opened_total", "Streams of the API that began.", &metrics.opened, labels);
+  page.AddCounter(
+      "presence_core_streams_refused_total", "Streams of the API that were not allowed, invalid or over a bound.",
+      [&metrics] { return static_cast<double>(metrics.refused.load(std::memory_order_relaxed)); }, labels);
+  page.AddCounter("presence_core_streams_ended_slow_total",
+                  "Streams of the API that were ended because the client read too slowly.", &metrics.ended_slow,
+                  labels);
+  page.AddCounter("presence_core_stream_responses_total", "Responses on streams of the API.", &metrics.responses,
+                  labels);
+}
+
+void AddService(MetricsPage& page, const std::string& prefix, const ServiceMetrics& service) {
   for (const ServiceMetrics::Method& method : service.methods()) AddMethod(page, prefix + method.name, method.metrics);
+  for (const ServiceMetrics::Stream& stream : service.streams()) AddStream(page, prefix + stream.name, stream.metrics);
+}
+
+void AddRedis(MetricsPage& page, const RedisCounters& redis) {
+  page.AddCounter("presence_core_redis_commands_refused_total",
+                  "Commands not sent: Redis was away, or too many were waiting.", &redis.commands_refused);
+  page.AddCounter("presence_core_redis_errors_total", "Answers of Redis that were an error.", &redis.errors);
+  page.AddCounter("presence_core_redis_connections_lost_total",
+                  "Connections to Redis that were lost, or could not be made.", &redis.connections_lost);
+  page.AddCounter("presence_core_sweeps_failed_total", "Users whose sweep has failed and was put off.",
+                  &redis.sweeps_failed);
+  page.AddCounter("presence_core_bus_invalid_total", "Dropped from the bus of the cores: no message of theirs.",
+                  &redis.bus_invalid);
+  page.AddCounter("presence_core_replies_invalid_total", "Dropped from this core's own channel: no answer of a core.",
+                  &redis.replies_invalid);
 }
 
 }  // namespace
@@ -144,11 +172,12 @@ void AddCoreMetrics(MetricsPage& page, const MetricSources& sources) {
   }
 
   page.AddHistogram("presence_core_turn_duration_seconds", "Turns of the loop that did something.", &core.turn);
-  AddMethods(page, "", sources.api);
-  AddMethods(page, "admin.", sources.admin);
+  AddService(page, "", sources.api);
+  AddService(page, "admin.", sources.admin);
   AddMethod(page, "link.LookUpPresence", sources.link.look_up_presence);
   AddMethod(page, "link.ListPresence", sources.link.list_presence);
 
+  AddRedis(page, sources.redis);
   page.AddCounter("presence_core_log_lines_dropped_total", "Log lines dropped: the output was too slow.",
                   [] { return static_cast<double>(log::LinesDropped()); });
   page.AddCounter("presence_core_log_lines_suppressed_total", "Log lines over the budget of their class.",

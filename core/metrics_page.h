@@ -4,7 +4,8 @@
 #include "common/metrics.h"
 #include "core/core_metrics.h"
 #include "core/link_service.h"
-#include "core/unary_call.h"
+#include "core/redis_counters.h"
+#include "core/service_metrics.h"
 
 namespace presence::core {
 
@@ -13,6 +14,7 @@ struct MetricSources {
   const ServiceMetrics& api;
   const ServiceMetrics& admin;
   const LinkService::Metrics& link;
+  const RedisCounters& redis;  // all zero with another store
 };
 
 // The sources must outlive `page`.

@@ -30,7 +30,7 @@ void Orders::End(const ConnectionKey& connection, Outcome outcome) {
     }
     it = targets_.erase(it);
     batch.count += *counts;
-    if (--batch.open == 0) Finish(number, true);
+    if (--batch.open == 0) Finish(number, !batch.moved);
   }
 }
 
@@ -55,6 +55,16 @@ void Orders::HasStatus(const ConnectionKey& connection, Status status) {
     if (command.kind != OrderCommand::Kind::kStatus || command.status != status) return std::nullopt;
     return 1;
   });
+}
+
+void Orders::Moved(const ConnectionKey& connection) {
+  for (auto it = FirstOf(connection); it != targets_.end() && it->IsOf(connection);) {
+    const uint64_t number = it->batch;
+    it = targets_.erase(it);
+    Batch& batch = batches_.at(number);
+    batch.moved = true;
+    if (--batch.open == 0) Finish(number, false);
+  }
 }
 
 void Orders::OnTick(SteadyTime now) {

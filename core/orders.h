@@ -2,7 +2,8 @@
 //
 // Lives on the hub's thread. A batch is one order of one core, a target one connection that it concerns. A target is done when its shard
 // has said so, or that the connection is gone, by whatever cause; a batch when all its targets are, or when its deadline has
-// passed: then nothing is taken back. Bounded by targets_max. An order is kept until it is done, so that it can be
+// passed: then nothing is taken back. A target whose shard has moved to another core is over, and its batch not complete: the other
+// core may have answered before it knew the connection. Bounded by targets_max. An order is kept until it is done, so that it can be
 // given again after a resync: it overrides what the shard declares. Does not find connections and sends no command.
 #pragma once
 
@@ -43,7 +44,7 @@ struct OrderOrigin {
 struct OrderResult {
   OrderOrigin origin;
   uint32_t count = 0;     // targets that have carried it out
-  bool complete = false;  // false: not all, in time
+  bool complete = false;  // false: not all, in time, or as far as this core can know
 };
 
 class Orders {
@@ -59,6 +60,7 @@ class Orders {
   void Gone(const ConnectionKey& connection);  // its shard has said so, in whatever way
   void Left(const ConnectionKey& connection, std::string_view room_id);
   void HasStatus(const ConnectionKey& connection, Status status);
+  void Moved(const ConnectionKey& connection);  // its shard, to another core
   // What it has not carried out, oldest first. `use` changes nothing here.
   template <typename Use>
   void ForEachOf(const ConnectionKey& connection, Use use) const {
@@ -81,6 +83,7 @@ class Orders {
     std::vector<ConnectionKey> connections;  // done or not
     size_t open = 0;
     uint32_t count = 0;
+    bool moved = false;  // one of them
   };
   struct Target {
     uint64_t incarnation = 0, connection = 0;

@@ -59,6 +59,15 @@ void PresenceLedger::Repeated(ConnectionIndex index, uint64_t sequence) {
   if (connection.write_in_flight == 0) connection.confirmed_sequence = connection.wanted_sequence;
 }
 
+void PresenceLedger::TakenOver(ConnectionIndex index) {
+  Connection& connection = connections_[index];
+  PRESENCE_CHECK(!connection.live, "a live connection is this core's");
+  if (connection.dirty) --dirty_;
+  connection.dirty = false;  // its place in a queue is void
+  connection.fenced = true;
+  if (connection.write_in_flight == 0) connections_.Forget(index);
+}
+
 void PresenceLedger::Reassert(ConnectionTable::Ref ref) {
   if (!connections_.records().Holds(ref)) return;
   Connection& connection = connections_[ref.index];
@@ -99,11 +108,14 @@ ConnectionIndex PresenceLedger::TakeNext() {
   std::deque<ConnectionIndex>& queue = from_behind ? behind_ : awaited_;
   const ConnectionIndex index = queue.front();
   queue.pop_front();
-  if (!from_behind) return index;
   Connection& connection = connections_[index];
-  connection.behind = false;
-  // One that is awaited meanwhile has a place in the other queue, or has gone from there; its row may even be another's by now.
-  const bool stands = connection.dirty && connection.write_in_flight == 0 && !Awaited(connection);
+  // One that was taken over has left its place behind; its row may even be another's by now.
+  bool stands = connection.dirty && connection.write_in_flight == 0;
+  if (from_behind) {
+    connection.behind = false;
+    // One that is awaited meanwhile has a place in the other queue, or has gone from there.
+    stands = stands && !Awaited(connection);
+  }
   return stands ? index : kNoConnection;
 }
 
@@ -198,10 +210,15 @@ void PresenceLedger::OnWritten(Now now, uint64_t id, const WriteResult& result) 
   if (connection.write_in_flight != write) return;
   connection.write_in_flight = 0;
   --in_flight_;
+  const bool taken_over = !connection.live && connection.fenced;
   if (result.outcome == WriteResult::Outcome::kUnavailable) {
     // Whether it was applied is not known; the events that it stood for wait on, with the next write.
-    MarkDirty(index);
-    connection.reassert = true;
+    if (taken_over) {
+      connections_.Forget(index);
+    } else {
+      MarkDirty(index);
+      connection.reassert = true;
+    }
     paused_until_ = now.steady + kRetryAfter;
     StopSending();
     return;
@@ -214,7 +231,7 @@ void PresenceLedger::OnWritten(Now now, uint64_t id, const WriteResult& result) 
   if (connection.live) {
     connection.written = !fenced;
     connection.fenced = fenced;
-  } else if (fenced) {
+  } else if (fenced || taken_over) {
     connections_.Forget(index);  // a higher attach has the entry: a repetition would be refused again
   } else {
     kept_.push_back({index, now.steady + kRemovalKept});
@@ -234,7 +251,7 @@ void PresenceLedger::OnStoreUp(Now now, bool lost_state) {
     const ConnectionIndex index(i);
     if (!records.used(index)) continue;
     Connection& connection = connections_[index];
-    if (!connection.dirty && (!lost_state || (connection.live && connection.fenced))) continue;
+    if (!connection.dirty && (!lost_state || connection.fenced)) continue;
     connection.reassert = true;
     MarkDirty(index);
   }

@@ -52,6 +52,10 @@ class PresenceLedger {
   void Changed(ConnectionIndex connection, uint64_t sequence);
   // The record is as it was, but an event says it again: await the confirmation that may still be under way.
   void Repeated(ConnectionIndex connection, uint64_t sequence);
+  // A higher attach, at another core, has taken over the entry: nothing is written of it any more, a removal least of all, since that
+  // might come before the other core's assert. Forgets the record, at once or when what is in flight is answered.
+  // REQUIRES: just closed, and not Changed since.
+  void TakenOver(ConnectionIndex connection);
   // The store may have lost the entry. Nothing for one that is closed, dirty, or taken over by a higher attach.
   void Reassert(ConnectionTable::Ref connection);
 

@@ -26,6 +26,7 @@
 #include "absl/synchronization/mutex.h"
 #include "core/core_runtime.h"
 #include "core/grpc_status.h"
+#include "core/service_metrics.h"
 
 namespace presence::core {
 
@@ -33,7 +34,10 @@ namespace presence::core {
 template <typename Response>
 class RefusedStream final : public grpc::ServerWriteReactor<Response> {
  public:
-  explicit RefusedStream(const absl::Status& why) { this->Finish(ToGrpc(why)); }
+  RefusedStream(const absl::Status& why, StreamMetrics& metrics) {
+    metrics.refused.fetch_add(1, std::memory_order_relaxed);
+    this->Finish(ToGrpc(why));
+  }
   void OnDone() override { delete this; }
 };
 
@@ -53,14 +57,15 @@ class LoopStream : public grpc::ServerWriteReactor<Response>,
   }
 
  protected:
-  // The runtime must outlive the call.
-  LoopStream(grpc::CallbackServerContext& context, CoreRuntime& runtime, std::chrono::milliseconds linger = kLinger)
-      : runtime_(runtime), linger_(linger), context_(&context) {}
+  // The runtime and the metrics must outlive the call.
+  LoopStream(grpc::CallbackServerContext& context, CoreRuntime& runtime, StreamMetrics& metrics,
+             std::chrono::milliseconds linger = kLinger)
+      : runtime_(runtime), metrics_(metrics), linger_(linger), context_(&context) {}
   ~LoopStream() override = default;
 
   // --- on the loop thread, by the derived stream.
 
-  // The first one. May End.
+  // The first one. Says Opened, Refuse or End, perhaps later.
   virtual void Begin() = 0;
   // Something into the cleared response; false: there is nothing, and Pump will be called when there is.
   virtual bool Fill(Response* response) = 0;
@@ -73,6 +78,7 @@ class LoopStream : public grpc::ServerWriteReactor<Response>,
     response_.Clear();
     if (Fill(&response_)) {
       writing_ = true;
+      metrics_.responses.Add();
       this->StartWrite(&response_);
     } else if (std::exchange(grown_, false)) {
       response_ = Response();  // Clear keeps all of the largest one, for ever
@@ -82,6 +88,21 @@ class LoopStream : public grpc::ServerWriteReactor<Response>,
   // Fill has written a response whose memory is not to be kept.
   void Grew() { grown_ = true; }
 
+  // How it began; once, one of the two. Refuse ends it.
+  void Opened() {
+    opened_ = true;
+    metrics_.opened.Add();
+  }
+  void Refuse(const absl::Status& why) {
+    metrics_.refused.fetch_add(1, std::memory_order_relaxed);
+    End(why);
+  }
+  // End, since the client lets too much wait.
+  void EndSlow(const absl::Status& why) {
+    metrics_.ended_slow.Add();
+    End(why);
+  }
+
   // After what is in flight. The first one counts.
   void End(const absl::Status& why) {
     if (std::exchange(ended_, true)) return;
@@ -90,6 +111,7 @@ class LoopStream : public grpc::ServerWriteReactor<Response>,
     this->Finish(ToGrpc(why));
   }
 
+  bool opened() const { return opened_; }
   bool ended() const { return ended_; }
   CoreRuntime& runtime() { return runtime_; }
 
@@ -141,6 +163,7 @@ class LoopStream : public grpc::ServerWriteReactor<Response>,
   }
 
   CoreRuntime& runtime_;
+  StreamMetrics& metrics_;
   const std::chrono::milliseconds linger_;
   absl::Mutex mutex_;
   grpc::CallbackServerContext* context_ ABSL_GUARDED_BY(mutex_);
@@ -149,6 +172,7 @@ class LoopStream : public grpc::ServerWriteReactor<Response>,
 
   // Of the loop thread.
   Response response_;
+  bool opened_ = false;
   bool writing_ = false;
   bool grown_ = false;
   bool ended_ = false;

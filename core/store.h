@@ -59,9 +59,11 @@ struct StoreOptions {
   std::chrono::milliseconds quiet_period{15000};  // after Redis was away: nothing expires
   std::chrono::milliseconds sweep_gap_max{3000};  // a longer one means that Redis, or every core, was away
   std::chrono::minutes change_log_lifetime{10};
-  std::chrono::milliseconds core_lifetime{3000};  // a core that was not announced for so long is not live
-  std::chrono::minutes request_lifetime{5};       // of a request_id
-  uint64_t core_incarnation = 0;                  // names this core in "origin"
+  // A core that was not announced for so long is not live. Longer than its shards need to be with another core: 3 s of silence, and
+  // some 2 s until they are attached and declared. Else the others would answer for all while nobody has those connections.
+  std::chrono::milliseconds core_lifetime{6000};
+  std::chrono::minutes request_lifetime{5};  // of a request_id
+  uint64_t core_incarnation = 0;             // names this core in "origin"
 };
 
 // One device of one user.

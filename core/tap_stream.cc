@@ -24,8 +24,9 @@ static_assert(static_cast<int>(admin::v1::TAP_EVENT_KIND_ORDER) == static_cast<i
 
 class TapStream final : public LoopStream<Response>, public TapSink {
  public:
-  TapStream(grpc::CallbackServerContext& context, CoreRuntime& runtime, link::v1::TapOrder target)
-      : LoopStream(context, runtime), tap_(runtime.NextRequest()), target_(std::move(target)) {}
+  TapStream(grpc::CallbackServerContext& context, CoreRuntime& runtime, StreamMetrics& metrics,
+            link::v1::TapOrder target)
+      : LoopStream(context, runtime, metrics), tap_(runtime.NextRequest()), target_(std::move(target)) {}
 
   void OnTapped(const link::v1::TapEvents& events) override {
     if (ended()) return;
@@ -40,16 +41,22 @@ class TapStream final : public LoopStream<Response>, public TapSink {
       response.set_detail(event.detail());
       response.set_left_out_count(static_cast<int32_t>(event.left_out()));
     }
-    if (waiting_.size() > kWaitingMax) return End(absl::ResourceExhaustedError("the tap reads too slowly"));
+    if (waiting_.size() > kWaitingMax) return EndSlow(absl::ResourceExhaustedError("the tap reads too slowly"));
     Pump();
   }
 
-  void OnTapRefused(const absl::Status& why) override { End(why); }
+  // Or the core stops.
+  void OnTapRefused(const absl::Status& why) override { opened() ? End(why) : Refuse(why); }
 
  private:
   void Begin() override {
     // The runtime lets go of it in CloseTap, which is posted after this.
-    runtime().OpenTap(tap_, std::move(target_), std::static_pointer_cast<TapStream>(shared_from_this()));
+    auto self = std::static_pointer_cast<TapStream>(shared_from_this());
+    runtime().OpenTap(tap_, std::move(target_), self);
+    // Behind that, which says OnTapRefused or nothing.
+    runtime().OnLoop([self](LoopParts&) {
+      if (!self->ended()) self->Opened();
+    });
   }
 
   bool Fill(Response* response) override {
@@ -72,7 +79,7 @@ class TapStream final : public LoopStream<Response>, public TapSink {
 }  // namespace
 
 grpc::ServerWriteReactor<Response>* StartTap(grpc::CallbackServerContext& context, const admin::v1::TapRequest& request,
-                                             CoreRuntime& runtime) {
+                                             CoreRuntime& runtime, StreamMetrics& metrics) {
   RequestCheck check;
   link::v1::TapOrder target;
   switch (request.target_case()) {
@@ -88,12 +95,12 @@ grpc::ServerWriteReactor<Response>* StartTap(grpc::CallbackServerContext& contex
       check.Refuse("target", "must be one of user_id and room_id");
       break;
   }
-  if (!check.ok()) return RefuseTap(check.status());
-  return TapStream::Start(std::make_shared<TapStream>(context, runtime, std::move(target)));
+  if (!check.ok()) return RefuseTap(check.status(), metrics);
+  return TapStream::Start(std::make_shared<TapStream>(context, runtime, metrics, std::move(target)));
 }
 
-grpc::ServerWriteReactor<Response>* RefuseTap(const absl::Status& why) {
-  return new RefusedStream<Response>(why);
+grpc::ServerWriteReactor<Response>* RefuseTap(const absl::Status& why, StreamMetrics& metrics) {
+  return new RefusedStream<Response>(why, metrics);
 }
 
 }  // namespace presence::core

@@ -8,15 +8,17 @@
 
 #include "absl/status/status.h"
 #include "core/core_runtime.h"
+#include "core/service_metrics.h"
 #include "presence/admin/v1/admin.pb.h"
 
 namespace presence::core {
 
-// REQUIRES: the runtime outlives the call.
+// REQUIRES: the runtime and the metrics outlive the call.
 grpc::ServerWriteReactor<admin::v1::TapResponse>* StartTap(grpc::CallbackServerContext& context,
-                                                           const admin::v1::TapRequest& request, CoreRuntime& runtime);
+                                                           const admin::v1::TapRequest& request, CoreRuntime& runtime,
+                                                           StreamMetrics& metrics);
 
 // A stream that ends at once.
-grpc::ServerWriteReactor<admin::v1::TapResponse>* RefuseTap(const absl::Status& why);
+grpc::ServerWriteReactor<admin::v1::TapResponse>* RefuseTap(const absl::Status& why, StreamMetrics& metrics);
 
 }  // namespace presence::core

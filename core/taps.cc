@@ -13,17 +13,6 @@ using link::v1::TapOrder;
 // Of an event: its own length, time, kind, connection and the other fields' tags and lengths.
 constexpr size_t kEventFraming = 64;
 
-// As much of the text as may be told.
-std::string_view Beginning(std::string_view text) {
-  size_t end = 0;
-  while (end < text.size()) {
-    const size_t length = Utf8SequenceLength(text.substr(end));
-    if (length == 0 || end + length > Taps::kDetailBytesMax) break;
-    end += length;
-  }
-  return text.substr(0, end);
-}
-
 void SetText(std::string* field, std::string_view text) {
   field->assign(text.data(), text.size());
 }
@@ -61,12 +50,12 @@ void Taps::OnTick(Now now) {
   }
 }
 
-void Taps::Saw(Now now, link::v1::TapKind kind, const Subject& subject) {
-  const std::string_view detail = any() ? Beginning(subject.detail) : std::string_view();
+void Taps::Saw(Now now, link::v1::TapKind kind, const Subject& subject, Heard heard) {
+  const std::string_view detail = any() ? Utf8Prefix(subject.detail, kDetailBytesMax) : std::string_view();
   const size_t bytes = kEventFraming + subject.user_id.size() + subject.room_id.size() + detail.size();
   for (auto& [key, tap] : taps_) {
     const bool wanted = tap.user_id.empty() ? tap.room_id == subject.room_id : tap.user_id == subject.user_id;
-    if (!wanted) continue;
+    if (!wanted || (heard == Heard::kEverywhere && key.origin != self_)) continue;
     TapEvent* event = Add(now, tap, bytes);
     if (event == nullptr) {
       ++tap.left_out;

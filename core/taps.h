@@ -7,6 +7,7 @@
 //   * kBytesMax of events that wait for Take.
 // So many were left out is told with the next event that is not, or else, when the second is over, by an event of TAP_KIND_UNSPECIFIED
 // that says nothing else: nobody takes a silence for the truth. Deterministic: taps are in order of (origin, tap).
+// What all cores hear (a message, typing, a change of presence) is told by each to its own taps alone, so that a tap is told of it once.
 // Does not send, and does not know what an event means.
 #pragma once
 
@@ -30,8 +31,9 @@ class Taps {
   static constexpr size_t kBytesMax = 256 << 10;
   static constexpr size_t kDetailBytesMax = 1'024;
 
-  Taps(std::string core_name, size_t taps_max_per_origin, size_t events_per_second)
-      : core_name_(std::move(core_name)),
+  Taps(uint64_t self, std::string core_name, size_t taps_max_per_origin, size_t events_per_second)
+      : self_(self),
+        core_name_(std::move(core_name)),
         taps_max_per_origin_(taps_max_per_origin),
         events_per_second_(events_per_second) {}
 
@@ -51,7 +53,11 @@ class Taps {
     uint64_t incarnation = 0, connection = 0;  // of a connection
     std::string_view detail{};                 // ends at kDetailBytesMax, or before the first byte that is not UTF-8
   };
-  void Saw(Now now, link::v1::TapKind kind, const Subject& subject);
+  enum class Heard : uint8_t {
+    kHere,        // of a connection of this core: for the taps of all
+    kEverywhere,  // by the bus or from outside: for this core's own
+  };
+  void Saw(Now now, link::v1::TapKind kind, const Subject& subject, Heard heard);
 
   // What waits, tap by tap: at most kBytesMax each. The messages are `send`'s for the call.
   void Take(absl::FunctionRef<void(uint64_t origin, uint64_t tap, const link::v1::TapEvents& events)> send);
@@ -79,6 +85,7 @@ class Taps {
   // The next event of the tap; null: it is left out.
   link::v1::TapEvent* Add(Now now, Tap& tap, size_t bytes);
 
+  const uint64_t self_;  // the incarnation of this core
   const std::string core_name_;
   const size_t taps_max_per_origin_, events_per_second_;
   absl::btree_map<Key, Tap> taps_;

@@ -15,17 +15,16 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <string>
 #include <string_view>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "common/metrics.h"
 #include "core/access.h"
 #include "core/core_runtime.h"
 #include "core/grpc_status.h"
+#include "core/service_metrics.h"
 
 namespace presence::core {
 
@@ -39,34 +38,6 @@ struct CallBudget {
 
 // What one user in a list is reckoned at, in the store's answer and in ours.
 inline constexpr size_t kListedUserBytes = 256;
-
-struct MethodMetrics {
-  // By the loop thread: calls that were admitted.
-  LatencyHistogram latency;
-  Counter answered, failed, given_up;
-  // By any thread: calls that were not allowed, invalid or over the budget.
-  std::atomic<uint64_t> refused{0};
-};
-
-// The methods of one service, for the metrics page: a member `MethodMetrics& ping_ = metrics_.Add("Ping")` is all that a method needs.
-class ServiceMetrics {
- public:
-  struct Method {
-    std::string name;
-    MethodMetrics metrics;
-  };
-
-  // Before the service is used.
-  MethodMetrics& Add(std::string name) {
-    Method& method = methods_.emplace_back();
-    method.name = std::move(name);
-    return method.metrics;
-  }
-  const std::deque<Method>& methods() const { return methods_; }
-
- private:
-  std::deque<Method> methods_;  // stays where it is
-};
 
 // OK, or why the caller may not: with the role in the details, when that is what is missing.
 inline absl::Status CheckRole(Access& access, const grpc::CallbackServerContext& context, Role role) {

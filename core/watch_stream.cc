@@ -25,14 +25,15 @@ constexpr size_t kRowsKept = 2;
 
 class WatchStream final : public LoopStream<Response>, private WatchReader {
  public:
-  WatchStream(grpc::CallbackServerContext& context, CoreRuntime& runtime, WatchTarget target)
-      : LoopStream(context, runtime), target_(std::move(target)) {}
+  WatchStream(grpc::CallbackServerContext& context, CoreRuntime& runtime, StreamMetrics& metrics, WatchTarget target)
+      : LoopStream(context, runtime, metrics), target_(std::move(target)) {}
 
  private:
   void Begin() override {
     absl::StatusOr<WatcherId> watcher = runtime().watches().Open(std::move(target_), *this);
-    if (!watcher.ok()) return End(watcher.status());
+    if (!watcher.ok()) return Refuse(watcher.status());
     watcher_ = *watcher;
+    Opened();
   }
 
   bool Fill(Response* response) override {
@@ -62,9 +63,9 @@ class WatchStream final : public LoopStream<Response>, private WatchReader {
   }
 
   void OnReady() override { Pump(); }
-  void OnEnded(const absl::Status& why) override {
+  void OnEnded(const absl::Status& why, bool slow) override {
     watcher_.reset();
-    End(why);
+    slow ? EndSlow(why) : End(why);
   }
 
   WatchTarget target_;
@@ -74,7 +75,8 @@ class WatchStream final : public LoopStream<Response>, private WatchReader {
 }  // namespace
 
 grpc::ServerWriteReactor<Response>* StartWatch(grpc::CallbackServerContext& context,
-                                               const v1::WatchPresenceRequest& request, CoreRuntime& runtime) {
+                                               const v1::WatchPresenceRequest& request, CoreRuntime& runtime,
+                                               StreamMetrics& metrics) {
   RequestCheck check;
   WatchTarget target;
   switch (request.target_case()) {
@@ -92,13 +94,13 @@ grpc::ServerWriteReactor<Response>* StartWatch(grpc::CallbackServerContext& cont
       check.Refuse("target", "must be one of users, room_id and everyone");
       break;
   }
-  if (!check.ok()) return RefuseWatch(check.status());
+  if (!check.ok()) return RefuseWatch(check.status(), metrics);
   target.resume_version = request.resume_version();
-  return WatchStream::Start(std::make_shared<WatchStream>(context, runtime, std::move(target)));
+  return WatchStream::Start(std::make_shared<WatchStream>(context, runtime, metrics, std::move(target)));
 }
 
-grpc::ServerWriteReactor<Response>* RefuseWatch(const absl::Status& why) {
-  return new RefusedStream<Response>(why);
+grpc::ServerWriteReactor<Response>* RefuseWatch(const absl::Status& why, StreamMetrics& metrics) {
+  return new RefusedStream<Response>(why, metrics);
 }
 
 }  // namespace presence::core

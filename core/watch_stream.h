@@ -7,16 +7,17 @@
 
 #include "absl/status/status.h"
 #include "core/core_runtime.h"
+#include "core/service_metrics.h"
 #include "presence/v1/presence.pb.h"
 
 namespace presence::core {
 
-// REQUIRES: the runtime outlives the call.
+// REQUIRES: the runtime and the metrics outlive the call.
 grpc::ServerWriteReactor<v1::WatchPresenceResponse>* StartWatch(grpc::CallbackServerContext& context,
                                                                 const v1::WatchPresenceRequest& request,
-                                                                CoreRuntime& runtime);
+                                                                CoreRuntime& runtime, StreamMetrics& metrics);
 
 // A stream that ends at once.
-grpc::ServerWriteReactor<v1::WatchPresenceResponse>* RefuseWatch(const absl::Status& why);
+grpc::ServerWriteReactor<v1::WatchPresenceResponse>* RefuseWatch(const absl::Status& why, StreamMetrics& metrics);
 
 }  // namespace presence::core

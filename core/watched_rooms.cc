@@ -30,14 +30,18 @@ bool WatchedRooms::Known(std::string_view room_id) const {
   return found != rooms_.end() && found->second.known;
 }
 
-std::vector<std::string> WatchedRooms::Members(std::string_view room_id) const {
+std::shared_ptr<const std::vector<std::string>> WatchedRooms::Members(std::string_view room_id) const {
   const auto found = rooms_.find(room_id);
   PRESENCE_CHECK(found != rooms_.end(), "a watched room is there");
-  std::vector<std::string> members;
-  members.reserve(found->second.members.size());
-  for (const auto& [user_id, cores] : found->second.members) members.push_back(user_id);
-  std::sort(members.begin(), members.end());
-  return members;
+  const Room& room = found->second;
+  if (room.sorted == nullptr) {
+    auto members = std::make_shared<std::vector<std::string>>();
+    members->reserve(room.members.size());
+    for (const auto& [user_id, cores] : room.members) members->push_back(user_id);
+    std::sort(members->begin(), members->end());
+    room.sorted = std::move(members);
+  }
+  return room.sorted;
 }
 
 bool WatchedRooms::IsMember(std::string_view room_id, std::string_view user_id) const {
@@ -125,6 +129,7 @@ void WatchedRooms::DropCores(SteadyTime now, uint64_t query, bool whole, Room& r
 }
 
 void WatchedRooms::Replace(Room& room, CoreMembers& core, std::vector<std::string> user_ids, Change& change) {
+  room.sorted.reset();
   for (const std::string& user_id : user_ids) {
     if (++room.members[user_id] == 1) change.joined.push_back(user_id);
   }

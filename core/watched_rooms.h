@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -41,8 +42,8 @@ class WatchedRooms {
 
   // All cores have said who is in it, at least once.
   bool Known(std::string_view room_id) const;
-  // In byte order. REQUIRES: added.
-  std::vector<std::string> Members(std::string_view room_id) const;
+  // In byte order; one list for all who ask before it changes. REQUIRES: added.
+  std::shared_ptr<const std::vector<std::string>> Members(std::string_view room_id) const;
   bool IsMember(std::string_view room_id, std::string_view user_id) const;
 
   struct Query {
@@ -81,7 +82,8 @@ class WatchedRooms {
     size_t watchers = 0;
     bool asked = false, known = false;
     std::map<uint64_t, CoreMembers> cores;
-    IdMap<uint32_t> members;  // user -> how many cores name it
+    IdMap<uint32_t> members;                                         // user -> how many cores name it
+    mutable std::shared_ptr<const std::vector<std::string>> sorted;  // those, while nobody has come or gone since
   };
 
   static void Replace(Room& room, CoreMembers& core, std::vector<std::string> user_ids, Change& change);

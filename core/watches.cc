@@ -34,7 +34,9 @@ Watches::Watches(WatchOptions options, Store& store, Ask ask)
       store_(store),
       ask_(std::move(ask)),
       self_(std::make_shared<Watches*>(this)),
-      rooms_(options.rooms) {}
+      rooms_(options.rooms) {
+  PRESENCE_CHECK(options_.rows_waiting_max >= 4'000, "a page of a snapshot fits into its part of the queues");
+}
 
 Watches::~Watches() = default;
 
@@ -102,7 +104,8 @@ void Watches::Unregister(Watcher& watcher) {
     case Kind::kRoom:
       Erase(by_room_, watcher.room_id, watcher);
       if (!by_room_.contains(watcher.room_id)) {
-        for (const std::string& user_id : rooms_.Members(watcher.room_id)) ForgetMember(watcher.room_id, user_id);
+        const auto members = rooms_.Members(watcher.room_id);
+        for (const std::string& user_id : *members) ForgetMember(watcher.room_id, user_id);
       }
       rooms_.Remove(watcher.room_id);
       break;
@@ -119,12 +122,14 @@ void Watches::Close(WatcherId id) {
     return;
   }
   Unregister(*watcher);
+  Unreserve(*watcher);
+  rows_waiting_ -= watcher->queue.size();
   watchers_.erase(id);
 }
 
-void Watches::End(Watcher& watcher, const absl::Status& why) {
+void Watches::End(Watcher& watcher, const absl::Status& why, bool slow) {
   const WatcherId id = watcher.id;
-  const Ended ended{watcher.reader, why};
+  const Ended ended{watcher.reader, why, slow};
   Close(id);
   ended_.emplace(id, ended);
 }
@@ -196,17 +201,44 @@ void Watches::ForgetOldVersions() {
 
 void Watches::Enqueue(Watcher& watcher, const PresenceRow& row, bool left) {
   if (watcher.over_bound) return;
+  const size_t before = watcher.queue.size();
   if (left) {
     watcher.queue.AddLeft(row);
   } else {
     watcher.queue.Add(row);
   }
-  if (watcher.queue.size() > options_.users_waiting_max) {
-    watcher.over_bound = true;  // not ended here: the caller goes through a list
-    over_bound_.push_back(watcher.id);
-    return;
+  rows_waiting_ += watcher.queue.size() - before;
+  if (watcher.queue.size() > options_.users_waiting_max) return SendAway(watcher);
+  if (rows_waiting_ > options_.rows_waiting_max) {
+    MakeRoom(options_.rows_waiting_max - options_.rows_waiting_max / kMadeFree);
   }
-  Wake(watcher);
+  if (!watcher.over_bound) Wake(watcher);
+}
+
+// It is ended at the turn's end: the caller may be going through a list in which it is. What it holds goes at once.
+void Watches::SendAway(Watcher& watcher) {
+  watcher.over_bound = true;
+  over_bound_.push_back(watcher.id);
+  rows_waiting_ -= watcher.queue.size();
+  watcher.queue = {};
+  Unreserve(watcher);
+}
+
+// Sends away those furthest behind; of those equally far, who came first.
+void Watches::MakeRoom(size_t rows_left) {
+  std::vector<Watcher*> behind;
+  for (const auto& [id, watcher] : watchers_) {
+    if (!watcher->queue.empty()) behind.push_back(watcher.get());
+  }
+  const auto less = [](const Watcher* a, const Watcher* b) {
+    return a->queue.size() != b->queue.size() ? a->queue.size() < b->queue.size() : a->id > b->id;
+  };
+  std::make_heap(behind.begin(), behind.end(), less);
+  while (rows_waiting_ > rows_left && !behind.empty()) {
+    std::pop_heap(behind.begin(), behind.end(), less);
+    SendAway(*behind.back());
+    behind.pop_back();
+  }
 }
 
 void Watches::Wake(Watcher& watcher) {
@@ -221,6 +253,7 @@ WatchUpdate* Watches::Take(WatcherId id, size_t rows_max, size_t bytes_max) {
   // What it should have been told is missing: nothing is true any more.
   if (watcher == nullptr || watcher->over_bound) return nullptr;
   WatchQueue& queue = watcher->queue;
+  rows_waiting_ -= queue.size();
   size_t bytes = 0;
   for (size_t rows = 0; !queue.empty() && rows < rows_max && bytes < bytes_max; ++rows) {
     WatchQueue::Item item = queue.Pop();
@@ -231,6 +264,7 @@ WatchUpdate* Watches::Take(WatcherId id, size_t rows_max, size_t bytes_max) {
       update_.presences.push_back(std::move(item.row));
     }
   }
+  rows_waiting_ += queue.size();
   update_.snapshot = watcher->snapshot && !watcher->first_told;
   update_.snapshot_done =
       !watcher->first_told && watcher->source == Source::kNone && queue.popped() >= watcher->first_end;
@@ -263,8 +297,10 @@ void Watches::OnTick(Now now, bool caught_up) {
   const bool rooms_due = all_rooms_unanswered_ == 0 && now.steady - rooms_asked_at_ >= options_.rooms_every;
   if (caught_up && rooms_due && rooms_.size() != 0) {
     rooms_asked_at_ = now.steady;
+    joined_.merge(joined_unread_);
     AskRooms(/*only_new=*/false);
   }
+  JudgeRoom();
   if (now.steady - silence_judged_at_ >= kJudgeSilenceEvery) JudgeSilence();
 }
 
@@ -284,24 +320,26 @@ void Watches::OnTurnEnd(Now now) {
     Watcher* watcher = Find(id);
     if (watcher == nullptr) continue;
     ++ended_slow_;
-    End(*watcher, absl::ResourceExhaustedError("the watcher reads too slowly; watch again, with resume_version"));
+    End(*watcher, absl::ResourceExhaustedError("the watcher reads too slowly; watch again, with resume_version"),
+        /*slow=*/true);
   }
   if (rooms_added_ && new_rooms_unanswered_ == 0) {
     rooms_added_ = false;
     AskRooms(/*only_new=*/true);
   }
-  // A reader that takes all there is may want more at once.
-  while (!to_wake_.empty()) {
+  // A reader that takes all there is may want more at once, and makes room for others.
+  do {
     for (const WatcherId id : std::exchange(to_wake_, {})) {
       Watcher* const watcher = Find(id);
       if (watcher == nullptr) continue;
       watcher->waking = false;
       if (watcher->ready) watcher->reader->OnReady();
     }
-  }
+    LetIn();
+  } while (!to_wake_.empty());
   while (!ended_.empty()) {
     const auto ended = ended_.extract(ended_.begin());
-    ended.mapped().reader->OnEnded(ended.mapped().why);
+    ended.mapped().reader->OnEnded(ended.mapped().why, ended.mapped().slow);
   }
   ReadLog();
   StartReads();

@@ -9,6 +9,8 @@
 //   * of one user, the versions that a watcher is told never fall (but for the first part of a resume, which repeats);
 //   * what is heard is in the queue of every watcher whom it concerns before resume_version moves past it;
 //   * a watcher that is behind costs its queue, users_waiting_max rows at most, and then ends; snapshots wait for its reading;
+//   * all queues together hold rows_waiting_max rows at most. What changes is put in all the same, and whoever is furthest behind ends;
+//     first parts wait until there is room, which they leave a quarter of to the changes;
 //   * at most reads_max reads for snapshots are under way. Whoever waits for the same page, or the change log, shares the read and
 //     its rows: thousands of watchers that come back at once read together.
 //
@@ -31,8 +33,10 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/container/btree_map.h"
@@ -55,8 +59,14 @@ struct WatchOptions {
   size_t users_watched_max = 1'000'000;    // named by all watchers together
   size_t members_watched_max = 1'000'000;  // of all watched rooms together
   size_t users_waiting_max = 10'000;       // of one watcher
-  size_t reads_max = 8;                    // of the store, for snapshots: up to 1,000 users each
-  size_t log_rows_max = 200'000;           // of the change log, some 250 B each, held for all who resume
+  // Of all watchers together: rows in their queues. One costs its item (24 B) and its place in the index (25 B), both in tables that
+  // are up to twice as long as what they hold: 50 to 100 B; 64 to 91 as measured. The row itself, some 190 B with a UUID and a name, is
+  // shared by all who were told of the change, or read with the same read: 100 MB, and 190 MB more if each had read alone. At least
+  // 4,000, or a page of a snapshot would not fit.
+  size_t rows_waiting_max = 1'000'000;
+  std::chrono::milliseconds room_wait_max{2'000};  // for room, by first parts; then whoever is furthest behind ends
+  size_t reads_max = 8;                            // of the store, for snapshots: up to 1,000 users each
+  size_t log_rows_max = 200'000;                   // of the change log, some 250 B each, held for all who resume
   WatchedRooms::Limits rooms{};
   std::chrono::milliseconds rooms_every{1000};
   std::chrono::milliseconds silence_max{10'000};  // then a watcher is told resume_version alone
@@ -88,8 +98,8 @@ class WatchReader {
   virtual ~WatchReader() = default;
   // There is something to Take. Not again before a Take has returned false.
   virtual void OnReady() = 0;
-  // The watcher is gone, by itself. The last call.
-  virtual void OnEnded(const absl::Status& why) = 0;
+  // The watcher is gone, by itself; `slow`: since too much waited for it. The last call.
+  virtual void OnEnded(const absl::Status& why, bool slow) = 0;
 };
 
 class Watches {
@@ -125,6 +135,7 @@ class Watches {
   void Shutdown(const absl::Status& why);
 
   size_t watchers() const { return watchers_.size(); }
+  size_t rows_waiting() const { return rows_waiting_; }
   uint64_t ended_slow() const { return ended_slow_; }
 
  private:
@@ -147,11 +158,13 @@ class Watches {
     WatchQueue queue;
 
     Source source = Source::kNone;
-    bool reading = false;              // a read is under way, or waits for its turn
-    std::vector<std::string> members;  // kRoom with Source::kUsers: of whom the snapshot consists
-    size_t next_to_read = 0;           // of them, or of user_ids
-    std::string page_after;            // kPages
-    std::shared_ptr<const Log> log;    // kLog, once it is read
+    bool reading = false;      // a read is under way, or waits for its turn or for room
+    size_t rows_reserved = 0;  // for that read
+    // kRoom with Source::kUsers: of whom the snapshot consists.
+    std::shared_ptr<const std::vector<std::string>> members;
+    size_t next_to_read = 0;         // of them, or of user_ids
+    std::string page_after;          // kPages
+    std::shared_ptr<const Log> log;  // kLog, once it is read
     size_t next_in_log = 0;
     bool snapshot = false;    // the first part is one
     bool first_told = false;  // and has been told whole
@@ -169,8 +182,10 @@ class Watches {
   Watcher* Find(WatcherId id);
   void Register(Watcher& watcher);
   void Unregister(Watcher& watcher);
-  void End(Watcher& watcher, const absl::Status& why);
+  void End(Watcher& watcher, const absl::Status& why, bool slow = false);
   void EndAll(std::vector<Watcher*> watchers, const absl::Status& why);
+  void SendAway(Watcher& watcher);
+  void MakeRoom(size_t rows_left);
   void Enqueue(Watcher& watcher, const PresenceRow& row, bool left = false);
   void Wake(Watcher& watcher);
   void JudgeSilence();
@@ -179,9 +194,19 @@ class Watches {
 
   // --- watches_reads.cc
   bool CanResume(uint64_t version) const;
+  // The part that is made free at once where all is full. To find who is furthest behind takes a look at every watcher, 10,000 at most:
+  // so it is shared by some 15,000 rows.
+  static constexpr size_t kMadeFree = 64;
+  size_t RowsForFirstParts() const { return options_.rows_waiting_max / 4 * 3; }
   void StartSnapshot(Watcher& watcher);
   // Notes what the watcher needs next, unless it has enough to tell. May end its first part.
   void ReadOn(Watcher& watcher);
+  size_t RowsToRead(const Watcher& watcher) const;
+  bool HasRoom(size_t rows) const;
+  void LetIn();
+  void JudgeRoom();
+  void StartReading(Watcher& watcher, size_t rows);
+  void Unreserve(Watcher& watcher);
   void StartReads();
   void ReadUsers(Watcher& watcher);
   void ReadPage(const std::string& after);
@@ -198,7 +223,8 @@ class Watches {
   void OnRoomsAnswered(const WatchedRooms::Query& query, const absl::Status& status,
                        absl::Span<const link::v1::ClusterReply> replies);
   void OnRoomChanged(const WatchedRooms::Change& change);
-  void TellJoined(const std::string& room_id, absl::Span<const std::string> user_ids);
+  void ReadJoined();
+  void TellJoined(const std::string& room_id, std::vector<StoredPresence> presences);
   void NoteMember(const std::string& room_id, const std::string& user_id);
   void ForgetMember(const std::string& room_id, const std::string& user_id);
 
@@ -217,12 +243,20 @@ class Watches {
   IdMap<std::vector<Watcher*>> by_room_;
   IdMap<std::vector<std::string>> rooms_of_user_;  // watched rooms by member
   size_t users_watched_ = 0, members_watched_ = 0;
+  size_t rows_waiting_ = 0, rows_reserved_ = 0;  // in all queues; for reads
 
   WatchedRooms rooms_;
   SteadyTime rooms_asked_at_;
   bool rooms_added_ = false;
   size_t all_rooms_unanswered_ = 0, new_rooms_unanswered_ = 0;  // queries
+  // Room and member whose presence the room's watchers are still to be told. Members of watched rooms only: bounded by those.
+  using Joined = std::set<std::pair<std::string, std::string>>;
+  Joined joined_;         // to be read
+  Joined joined_unread_;  // whose read has failed: again with the next look
 
+  // Who waits for room, in turn, and when somebody was last let in, or began to wait alone.
+  std::deque<WatcherId> wait_for_room_;
+  SteadyTime let_in_at_;
   // Reads that wait for their turn, and those under way, of any kind.
   std::deque<WatcherId> users_to_read_;
   std::deque<std::string> pages_to_read_;       // behind these users
@@ -256,6 +290,7 @@ class Watches {
   struct Ended {
     WatchReader* reader;
     absl::Status why;
+    bool slow;
   };
   std::map<WatcherId, Ended> ended_;  // who has not heard of it
   uint64_t ended_slow_ = 0;

@@ -57,33 +57,85 @@ void Watches::StartSnapshot(Watcher& watcher) {
 }
 
 void Watches::ReadOn(Watcher& watcher) {
-  if (watcher.reading || watcher.queue.size() >= kReadAhead) return;
+  if (watcher.reading || watcher.over_bound || watcher.queue.size() >= kReadAhead) return;
+  if (watcher.source == Source::kNone || watcher.source == Source::kUnknownRoom) return;
+  if (watcher.source == Source::kLog && watcher.log == nullptr) return;
+  const size_t rows = RowsToRead(watcher);
+  if (rows == 0) return FirstPartRead(watcher);
+  watcher.reading = true;
+  if (wait_for_room_.empty()) {
+    if (HasRoom(rows)) return StartReading(watcher, rows);
+    let_in_at_ = now_;
+  }
+  // Each waits once, but who has gone stays in the list until its turn.
+  if (wait_for_room_.size() >= 2 * options_.watchers_max) {
+    std::erase_if(wait_for_room_, [this](WatcherId id) { return Find(id) == nullptr; });
+  }
+  wait_for_room_.push_back(watcher.id);
+}
+
+// How many rows the next read brings, at most.
+size_t Watches::RowsToRead(const Watcher& watcher) const {
   switch (watcher.source) {
     case Source::kUsers: {
-      const size_t count = watcher.kind == Kind::kRoom ? watcher.members.size() : watcher.user_ids.size();
-      if (watcher.next_to_read == count) return FirstPartRead(watcher);
-      watcher.reading = true;
-      users_to_read_.push_back(watcher.id);
-      return;
+      const size_t count = watcher.kind == Kind::kRoom ? watcher.members->size() : watcher.user_ids.size();
+      return std::min(kUsersPerRead, count - watcher.next_to_read);
     }
-    case Source::kPages: {
-      watcher.reading = true;
-      std::vector<WatcherId>& readers = page_readers_[watcher.page_after];
-      if (readers.empty()) pages_to_read_.push_back(watcher.page_after);
-      readers.push_back(watcher.id);
-      return;
-    }
+    case Source::kPages:
+      return kUsersPerPage;
     case Source::kLog:
-      return FeedLog(watcher);
+      return std::min(watcher.kind == Kind::kUsers ? watcher.user_ids.size() : kReadAhead,
+                      watcher.log->rows.size() - watcher.next_in_log);
     case Source::kUnknownRoom:
     case Source::kNone:
-      return;
+      return 0;
+  }
+  return 0;
+}
+
+bool Watches::HasRoom(size_t rows) const {
+  return rows_waiting_ + rows_reserved_ + rows <= RowsForFirstParts();
+}
+
+void Watches::LetIn() {
+  while (!wait_for_room_.empty()) {
+    Watcher* const watcher = Find(wait_for_room_.front());
+    const bool gone = watcher == nullptr || watcher->over_bound;
+    const size_t rows = gone ? 0 : RowsToRead(*watcher);
+    if (!gone && !HasRoom(rows)) return;
+    wait_for_room_.pop_front();
+    if (!gone) StartReading(*watcher, rows);
   }
 }
 
-// In turn, since neither is to wait for all of the other.
+// Where nobody reads, nobody could begin any more.
+void Watches::JudgeRoom() {
+  if (wait_for_room_.empty() || now_ - let_in_at_ < options_.room_wait_max) return;
+  MakeRoom(RowsForFirstParts() - std::max<size_t>(RowsForFirstParts() / kMadeFree, kUsersPerPage));
+}
+
+void Watches::StartReading(Watcher& watcher, size_t rows) {
+  let_in_at_ = now_;
+  if (watcher.source == Source::kLog) {
+    watcher.reading = false;
+    return FeedLog(watcher);
+  }
+  watcher.rows_reserved = rows;
+  rows_reserved_ += rows;
+  if (watcher.source == Source::kUsers) return users_to_read_.push_back(watcher.id);
+  std::vector<WatcherId>& readers = page_readers_[watcher.page_after];
+  if (readers.empty()) pages_to_read_.push_back(watcher.page_after);
+  readers.push_back(watcher.id);
+}
+
+void Watches::Unreserve(Watcher& watcher) {
+  rows_reserved_ -= std::exchange(watcher.rows_reserved, 0);
+}
+
+// In turn, since none is to wait for all of another.
 void Watches::StartReads() {
-  while (reads_ < options_.reads_max && !(users_to_read_.empty() && pages_to_read_.empty())) {
+  while (reads_ < options_.reads_max && !(users_to_read_.empty() && pages_to_read_.empty() && joined_.empty())) {
+    if (!joined_.empty()) ReadJoined();
     if (!pages_to_read_.empty()) {
       const std::string after = std::move(pages_to_read_.front());
       pages_to_read_.pop_front();
@@ -98,7 +150,7 @@ void Watches::StartReads() {
 }
 
 void Watches::ReadUsers(Watcher& watcher) {
-  const std::vector<std::string>& all = watcher.kind == Kind::kRoom ? watcher.members : watcher.user_ids;
+  const std::vector<std::string>& all = watcher.kind == Kind::kRoom ? *watcher.members : watcher.user_ids;
   const auto batch = absl::MakeConstSpan(all).subspan(watcher.next_to_read, kUsersPerRead);
   watcher.next_to_read += batch.size();
   ++reads_;
@@ -111,6 +163,7 @@ void Watches::ReadUsers(Watcher& watcher) {
     Watcher* const reader = watches.Find(id);
     if (reader == nullptr) return;
     if (!presences.ok()) return watches.End(*reader, SnapshotUnavailable(presences.status()));
+    watches.Unreserve(*reader);
     for (StoredPresence& presence : *presences) {
       const PresenceRow row = watches.RowRead(std::move(presence));
       // Who has left meanwhile is told as that.
@@ -157,6 +210,7 @@ void Watches::OnPageRead(const std::vector<WatcherId>& readers, absl::StatusOr<P
       End(*reader, SnapshotUnavailable(page.status()));
       continue;
     }
+    Unreserve(*reader);
     for (const PresenceRow& row : rows) Enqueue(*reader, row);
     reader->reading = false;
     reader->page_after = last;
@@ -179,7 +233,7 @@ PresenceRow Watches::RowRead(StoredPresence&& presence) {
 
 void Watches::FirstPartRead(Watcher& watcher) {
   watcher.source = Source::kNone;
-  watcher.members = {};
+  watcher.members.reset();
   watcher.log.reset();
   watcher.first_end = watcher.queue.end();
   Wake(watcher);
@@ -252,12 +306,11 @@ void Watches::ResumeFrom(std::vector<Watcher*> readers, const ChangeLog& changes
       continue;
     }
     watcher->log = log;
-    FeedLog(*watcher);
+    ReadOn(*watcher);
   }
 }
 
 void Watches::FeedLog(Watcher& watcher) {
-  if (watcher.log == nullptr) return;
   const uint64_t overlap = Micros(options_.resume_overlap);
   const uint64_t since = watcher.resume_version > overlap ? watcher.resume_version - overlap : 0;
   // Rows from before were read for a watcher that was away for longer.
@@ -266,14 +319,14 @@ void Watches::FeedLog(Watcher& watcher) {
   };
   const std::vector<PresenceRow>& rows = watcher.log->rows;
   if (watcher.kind == Kind::kUsers) {
-    // All at once: no more can wait than it has named.
+    // All at once: no more can wait than it has named. Fewer than it names may be in the log.
     for (const std::string& user_id : watcher.user_ids) {
       if (const auto at = watcher.log->place.find(user_id); at != watcher.log->place.end()) feed(rows[at->second]);
     }
     return FirstPartRead(watcher);
   }
   while (watcher.next_in_log < rows.size()) {
-    if (watcher.queue.size() >= kReadAhead) return;
+    if (watcher.over_bound || watcher.queue.size() >= kReadAhead) return;
     feed(rows[watcher.next_in_log++]);
   }
   FirstPartRead(watcher);

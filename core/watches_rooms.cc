@@ -34,9 +34,12 @@ void Watches::AskRooms(bool only_new) {
 
 void Watches::OnRoomsAnswered(const WatchedRooms::Query& query, const absl::Status& status,
                               absl::Span<const link::v1::ClusterReply> replies) {
-  const WatchedRooms::Answered answered = rooms_.OnAnswers(now_, query, status.ok(), replies);
-  rooms_added_ = rooms_added_ || answered.ask_again;
-  for (const WatchedRooms::Change& change : answered.changes) OnRoomChanged(change);
+  // Without any answer nobody was asked, this core neither: that says nothing of the others.
+  if (status.ok() || !replies.empty()) {
+    const WatchedRooms::Answered answered = rooms_.OnAnswers(now_, query, status.ok(), replies);
+    rooms_added_ = rooms_added_ || answered.ask_again;
+    for (const WatchedRooms::Change& change : answered.changes) OnRoomChanged(change);
+  }
   if (status.ok()) return;
   for (const link::v1::WatchedRoom& room : query.body.rooms()) {
     if (rooms_.Known(room.room_id())) continue;
@@ -49,7 +52,8 @@ void Watches::OnRoomsAnswered(const WatchedRooms::Query& query, const absl::Stat
 void Watches::OnRoomChanged(const WatchedRooms::Change& change) {
   const auto watchers = by_room_.find(change.room_id);
   if (watchers == by_room_.end()) return;
-  const std::vector<std::string> joined = change.first ? rooms_.Members(change.room_id) : change.joined;
+  const auto first = change.first ? rooms_.Members(change.room_id) : nullptr;
+  const std::vector<std::string>& joined = change.first ? *first : change.joined;
   for (const std::string& user_id : joined) NoteMember(change.room_id, user_id);
   for (const std::string& user_id : change.left) ForgetMember(change.room_id, user_id);
   if (change.too_large || members_watched_ > options_.members_watched_max) {
@@ -59,31 +63,43 @@ void Watches::OnRoomChanged(const WatchedRooms::Change& change) {
     const auto row = std::make_shared<const StoredPresence>(StoredPresence{.user_id = user_id, .username = {}});
     for (Watcher* watcher : watchers->second) Enqueue(*watcher, row, /*left=*/true);
   }
-  if (!change.first) return TellJoined(change.room_id, joined);
+  if (!change.first) {
+    for (const std::string& user_id : joined) joined_.emplace(change.room_id, user_id);
+    return;
+  }
   for (Watcher* watcher : watchers->second) {
     if (watcher->source == Source::kUnknownRoom) StartSnapshot(*watcher);
   }
 }
 
-void Watches::TellJoined(const std::string& room_id, absl::Span<const std::string> user_ids) {
-  for (size_t start = 0; start < user_ids.size(); start += kUsersPerRead) {
-    ++reads_;
-    store_.GetPresences(user_ids.subspan(start, kUsersPerRead),
-                        [weak = std::weak_ptr(self_), room_id](absl::StatusOr<std::vector<StoredPresence>> presences) {
-                          const auto self = weak.lock();
-                          if (self == nullptr) return;
-                          Watches& watches = **self;
-                          watches.ReadEnded();
-                          const auto watchers = watches.by_room_.find(room_id);
-                          if (watchers == watches.by_room_.end()) return;
-                          if (!presences.ok())
-                            return watches.EndAll(watchers->second, MembersUnavailable(presences.status()));
-                          for (StoredPresence& presence : *presences) {
-                            const PresenceRow row = watches.RowRead(std::move(presence));
-                            if (row == nullptr || !watches.rooms_.IsMember(room_id, row->user_id)) continue;
-                            for (Watcher* watcher : watchers->second) watches.Enqueue(*watcher, row);
-                          }
-                        });
+// Of one room, so many as fit into a read.
+void Watches::ReadJoined() {
+  const std::string room_id = joined_.begin()->first;
+  std::vector<std::string> user_ids;
+  while (!joined_.empty() && joined_.begin()->first == room_id && user_ids.size() < kUsersPerRead) {
+    user_ids.push_back(std::move(joined_.extract(joined_.begin()).value().second));
+  }
+  ++reads_;
+  store_.GetPresences(user_ids, [weak = std::weak_ptr(self_), room_id,
+                                 user_ids](absl::StatusOr<std::vector<StoredPresence>> presences) {
+    const auto self = weak.lock();
+    if (self == nullptr) return;
+    Watches& watches = **self;
+    watches.ReadEnded();
+    if (presences.ok()) return watches.TellJoined(room_id, *std::move(presences));
+    for (const std::string& user_id : user_ids) {
+      if (watches.rooms_.IsMember(room_id, user_id)) watches.joined_unread_.emplace(room_id, user_id);
+    }
+  });
+}
+
+void Watches::TellJoined(const std::string& room_id, std::vector<StoredPresence> presences) {
+  const auto watchers = by_room_.find(room_id);
+  if (watchers == by_room_.end()) return;
+  for (StoredPresence& presence : presences) {
+    const PresenceRow row = RowRead(std::move(presence));
+    if (row == nullptr || !rooms_.IsMember(room_id, row->user_id)) continue;
+    for (Watcher* watcher : watchers->second) Enqueue(*watcher, row);
   }
 }
 
@@ -98,6 +114,8 @@ void Watches::ForgetMember(const std::string& room_id, const std::string& user_i
   const auto found = rooms_of_user_.find(user_id);
   if (found == rooms_of_user_.end()) return;
   members_watched_ -= std::erase(found->second, room_id);
+  joined_.erase({room_id, user_id});
+  joined_unread_.erase({room_id, user_id});
   if (found->second.empty()) rooms_of_user_.erase(found);
 }
 

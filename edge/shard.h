@@ -59,7 +59,7 @@ struct ShardCounters {
   uint64_t heartbeat_timeouts = 0;
   uint64_t late_commands = 0;     // for a slot that has another owner by now, or an unknown handle
   uint64_t commands_unknown = 0;  // of a newer core, or with a value that only that one knows: skipped
-  uint64_t events_refused = 0;    // 503: too many held; LeaveRoom among them, which the core then repeats
+  uint64_t events_refused = 0;    // 503: too many held; LeaveRoom among them: that order then expires in the core
   uint64_t closes_dropped = 0;    // too many held
   uint64_t typing_dropped = 0;    // no link
   uint64_t presence_coalesced = 0;

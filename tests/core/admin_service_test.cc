@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/log.h"
 #include "core/admin_state.h"
 #include "tests/core/api_client.h"
 
@@ -286,6 +287,50 @@ TEST_F(AdminServiceTest, SetsTheLogLevelOfWhoIsNamed) {
   request.set_level(admin::v1::LOG_LEVEL_INFO);
   ASSERT_TRUE(Call(&Admin::SetLogLevel, request, &response).ok());
   EXPECT_EQ(response.process_count(), 3) << "two cores and an edge";
+}
+
+// ------------------------------------------------------------------------------------------- while the store is away
+
+TEST_F(AdminServiceTest, WhatIsHereIsToldWhileTheStoreIsAway) {
+  TestEdge edge(core_);
+  edge.AttachWithRoom(0, "room");
+  core_.SetReachable(false);
+  admin::v1::SetLogLevelRequest level = Level(admin::v1::LOG_LEVEL_WARNING);
+  level.set_core("core-under-test");
+  grpc::Status status = Try(&Admin::SetLogLevel, level);
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(log::SetLevel(log::Level::kInfo), log::Level::kWarning);
+  level.set_edge("test-edge");
+  status = Try(&Admin::SetLogLevel, level);
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(edge.Await(CoreCommand::kSetLogLevel).set_log_level().level(), link::v1::LOG_LEVEL_WARNING);
+  admin::v1::DrainEdgeResponse response;
+  status = Call(&Admin::DrainEdge, DrainEdge("test-edge"), &response);
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(response.connection_count(), 1);
+  EXPECT_EQ(edge.Await(CoreCommand::kBeginDrain).begin_drain().window_ms(), 5000u);
+}
+
+TEST_F(AdminServiceTest, WhatMayBeElsewhereIsUnavailableWhileTheStoreIsAway) {
+  core_.SetReachable(false);
+  admin::v1::SetLogLevelRequest all = Level(admin::v1::LOG_LEVEL_INFO), other = Level(admin::v1::LOG_LEVEL_INFO);
+  all.set_all(true);
+  other.set_core("another");
+  for (const grpc::Status& status :
+       {Try(&Admin::SetLogLevel, all), Try(&Admin::SetLogLevel, other), Try(&Admin::DrainEdge, DrainEdge("another")),
+        Try(&Admin::DrainCore, DrainCore("core-under-test"))}) {
+    EXPECT_EQ(status.error_code(), StatusCode::UNAVAILABLE);
+  }
+}
+
+// It knows of the edge, and has told it: that another core is silent changes nothing.
+TEST_F(AdminServiceTest, AnEdgeThatWasToldIsToldWhoeverElseIsSilent) {
+  TestEdge edge(core_);
+  edge.AttachWithRoom(0, "room");
+  PeerCore peer(core_, Silent());
+  const grpc::Status status = Try(&Admin::DrainEdge, DrainEdge("test-edge"));
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  edge.Await(CoreCommand::kBeginDrain);
 }
 
 TEST_F(AdminServiceTest, RefusesWhatIsInvalidAndNamesEveryField) {

@@ -109,6 +109,9 @@ TEST_F(ApiAccessTest, EveryMethodNeedsItsRole) {
       EXPECT_EQ(info->metadata().at("role"), RoleName(checked.role));
     }
   }
+  // Without a token, and with each of three: then the target was missing.
+  EXPECT_EQ(Metric(R"(presence_core_streams_refused_total{method="WatchPresence"})"), "4");
+  EXPECT_EQ(Metric(R"(presence_core_streams_refused_total{method="admin.Tap"})"), "4");
 }
 
 TEST_F(ApiAccessTest, NoMethodIsForgotten) {

@@ -193,7 +193,8 @@ TEST_F(ApiServiceTest, CallersMayGiveUpWhileTheStoreIsStalled) {
 
 TEST_F(ApiServiceTest, MetricsTellOfCalls) {
   MetricsPage page;
-  AddCoreMetrics(page, {core_.runtime->metrics(), core_.api->metrics(), core_.admin->metrics(), core_.link->metrics()});
+  AddCoreMetrics(
+      page, {core_.runtime->metrics(), core_.api->metrics(), core_.admin->metrics(), core_.link->metrics(), redis_});
   v1::Presence presence;
   ASSERT_TRUE(Get("alice", &presence).ok());
   ASSERT_FALSE(Get("", &presence).ok());
@@ -202,13 +203,14 @@ TEST_F(ApiServiceTest, MetricsTellOfCalls) {
   EXPECT_THAT(text, HasSubstr(R"(presence_core_calls_total{method="GetPresence",outcome="refused"} 1)"));
   EXPECT_THAT(text, HasSubstr(R"(presence_core_call_duration_seconds_count{method="GetPresence"} 1)"));
   EXPECT_THAT(text, HasSubstr("presence_core_store_up 1"));
-  // Every unary method of both services is there.
+  // Every method of both services is there.
   const auto expect_methods = [&text](const std::string& service, const std::string& prefix) {
     const auto* descriptor = google::protobuf::DescriptorPool::generated_pool()->FindServiceByName(service);
     ASSERT_NE(descriptor, nullptr);
     for (int i = 0; i < descriptor->method_count(); ++i) {
-      if (descriptor->method(i)->server_streaming()) continue;
-      EXPECT_THAT(text, HasSubstr("method=\"" + prefix + descriptor->method(i)->name() + "\""));
+      const bool stream = descriptor->method(i)->server_streaming();
+      EXPECT_THAT(text, HasSubstr((stream ? "presence_core_streams_opened_total{method=\"" : "{method=\"") + prefix +
+                                  descriptor->method(i)->name() + "\""));
     }
   };
   expect_methods("presence.v1.PresenceService", "");

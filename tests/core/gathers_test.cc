@@ -147,5 +147,30 @@ TEST_F(GathersTest, TheyAreBounded) {
   EXPECT_FALSE(gathers.Take(2).has_value());
 }
 
+// Its shards are not with another core yet: an order that nobody has carried out is not done.
+TEST_F(GathersTest, AnOrderAwaitsACoreThatHasJustLeft) {
+  const auto begin_order = [this](uint64_t request) {
+    Gather gather;
+    gather.kind = Gather::Kind::kRequest;
+    gather.needs_all = true;
+    gather.id = gathers.NextId();
+    gather.request = request;
+    gather.deadline = now + milliseconds(3000);
+    const uint64_t id = gather.id;
+    gathers.Begin(std::move(gather));
+    Answer(id, kSelf);
+  };
+  gathers.OnTick(now);
+  gathers.SetCores({kSelf, 9});
+  gathers.SetCores({kSelf});
+  begin_order(7);
+  EXPECT_THAT(Finished(), ElementsAre());
+  gathers.OnTick(now + milliseconds(1000));
+  begin_order(8);
+  EXPECT_THAT(Finished(), ElementsAre("8 complete"));
+  gathers.OnTick(now + milliseconds(3001));
+  EXPECT_THAT(Finished(), ElementsAre("7 timed out"));
+}
+
 }  // namespace
 }  // namespace presence::core

@@ -94,6 +94,17 @@ TEST_F(HubQueries, TheStateOfACoreAndItsShards) {
   EXPECT_EQ(three.last_replies().at(2).state().shards_size(), 0);
 }
 
+TEST_F(HubQueries, AVersionThatIsTooLongIsCutBetweenCharacters) {
+  link::v1::EdgeEvent hello = Hello(1, 0, 0xe3);
+  hello.mutable_hello()->set_version(std::string(63, 'v') + "\u00fc");
+  one.OpenLink(5);
+  one.Say(5, hello);
+  three.Ask(80, State());
+  const auto& shards = three.last_replies().at(0).state().shards();
+  ASSERT_EQ(shards.size(), 2);
+  EXPECT_EQ(shards[1].version(), std::string(63, 'v'));
+}
+
 TEST_F(HubQueries, ACoreThatDoesNotAnswerMakesItUnavailableWithWhatTheOthersSaid) {
   three.Stop();
   one.Ask(80, Rooms());
@@ -119,7 +130,7 @@ TEST_F(HubQueries, ARequestOfALaterReleaseIsUnimplemented) {
 
 TEST_F(HubQueries, ACoreThatDiesIsForgottenAndANewOneIsKnownAtOnce) {
   three.Crash();
-  cluster.Pass(seconds(5));
+  cluster.Pass(seconds(8));
   EXPECT_EQ(one.hub().sizes().cores, 2u);
   three.Go();
   three.SetReachable(true);
@@ -258,6 +269,35 @@ TEST_F(HubOperations, ALogLevelIsOfACoreAnEdgeOrAll) {
   EXPECT_THAT(three.Ordered(), ElementsAre("log level 1"));
   EXPECT_THAT(two.Sent(2), ElementsAre("log level 1", "log level 1"));
   EXPECT_THAT(one.Answers(), ElementsAre("82 OK c0:2 c1:2 c2:1"));
+}
+
+TEST_F(HubOperations, WhatIsHereIsToldWithoutAStoreAndTheRestIsUnavailable) {
+  one.SetReachable(false);
+  cluster.Settle();
+  one.Ask(80, Drain("edge"));
+  EXPECT_THAT(one.Sent(1), ElementsAre("drain 5000ms"));
+  EXPECT_THAT(two.Sent(2), IsEmpty());
+  EXPECT_THAT(one.Answers(), ElementsAre("80 UNAVAILABLE c0:2"));
+  ClusterRequest request;
+  request.mutable_log_level()->set_level(link::v1::LOG_LEVEL_DEBUG);
+  request.mutable_log_level()->set_core("core-0");
+  one.Ask(81, request);
+  EXPECT_THAT(one.Ordered(), ElementsAre("log level 1"));
+  request.mutable_log_level()->set_all(true);
+  one.Ask(82, request);
+  EXPECT_THAT(one.Ordered(), ElementsAre("log level 1"));
+  EXPECT_THAT(one.Sent(1), ElementsAre("log level 1"));
+  EXPECT_THAT(one.Answers(), ElementsAre("81 UNAVAILABLE c0:1", "82 UNAVAILABLE c0:2"));
+}
+
+TEST_F(HubOperations, ACoreIsNotDrainedWithoutAStore) {
+  one.SetReachable(false);
+  cluster.Settle();
+  ClusterRequest request;
+  request.mutable_drain()->set_core(kCore);
+  one.Ask(80, request);
+  EXPECT_THAT(one.Ordered(), IsEmpty());
+  EXPECT_THAT(one.Answers(), ElementsAre("80 UNAVAILABLE"));
 }
 
 }  // namespace

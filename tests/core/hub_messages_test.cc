@@ -101,7 +101,7 @@ TEST_F(TwoCores, ACoreThatDoesNotAnswerMakesTheCountIncomplete) {
 
 TEST_F(TwoCores, ACoreThatHasLeftIsNotWaitedFor) {
   two.Crash();
-  cluster.Pass(seconds(5));
+  cluster.Pass(seconds(8));
   EXPECT_EQ(one.hub().sizes().cores, 1u);
   one.Request(70, ToRoom("general"));
   EXPECT_THAT(one.Answers(), ElementsAre("70 OK reached=2"));

@@ -197,7 +197,7 @@ TEST_F(MemoryStoreFaults, AnAnnouncementAgesWhileItsCoreDoesNotReachTheStore) {
   EXPECT_THAT(Announce(mine_, heard_), ElementsAre(1));
   EXPECT_THAT(Announce(other_, others_), ElementsAre(1, 2));
   mine_.SetReachable(false);
-  now_ += milliseconds(2999);
+  now_ += StoreOptions().core_lifetime - milliseconds(1);
   EXPECT_THAT(Announce(mine_, heard_), IsEmpty());
   EXPECT_THAT(Announce(other_, others_), ElementsAre(1, 2));
   now_ += milliseconds(1);
@@ -249,7 +249,7 @@ TEST_F(MemoryStoreFaults, AWithdrawalThatDoesNotGetThroughIsLeftToTime) {
   mine_.SetReachable(false);
   mine_.Withdraw();
   EXPECT_THAT(Announce(other_, others_), ElementsAre(1, 2));
-  now_ += milliseconds(3000);
+  now_ += StoreOptions().core_lifetime;
   EXPECT_THAT(Announce(other_, others_), ElementsAre(2));
 }
 

@@ -212,9 +212,9 @@ TEST_P(StoreCores, TwoCoresSeeEachOther) {
   EXPECT_THAT(Announce(1), ElementsAre(kFirstCore, kSecondCore));
 }
 
-TEST_P(StoreCores, ADeadCoreIsNotLiveAfterThreeSeconds) {
+TEST_P(StoreCores, ADeadCoreIsNotLiveAfterItsLifetime) {
   Announce(1);
-  backend_->Advance(milliseconds(2'999));
+  backend_->Advance(StoreOptions().core_lifetime - milliseconds(1));
   EXPECT_THAT(Announce(0), ElementsAre(kFirstCore, kSecondCore));
   backend_->Advance(milliseconds(1));
   EXPECT_THAT(Announce(0), ElementsAre(kFirstCore));
@@ -247,7 +247,7 @@ TEST_P(StoreCores, AClockThatGoesBackKeepsNobodyDeadAlive) {
   Announce(1);
   backend_->Advance(-minutes(10));
   EXPECT_THAT(Announce(0), ElementsAre(kFirstCore, kSecondCore));
-  backend_->Advance(seconds(3));
+  backend_->Advance(StoreOptions().core_lifetime);
   EXPECT_THAT(Announce(0), ElementsAre(kFirstCore));
 }
 

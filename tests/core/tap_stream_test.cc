@@ -84,6 +84,10 @@ void AwaitTaps(TestCore& core, size_t count) {
   EXPECT_EQ(taps(), count);
 }
 
+const StreamMetrics& Counts(const TestCore& core) {
+  return core.admin->metrics().streams().front().metrics;
+}
+
 TEST(TapStream, ShowsWhatHappensToAUser) {
   TestCore core;
   Tap tap(core, User("user"));
@@ -96,6 +100,8 @@ TEST(TapStream, ShowsWhatHappensToAUser) {
   EXPECT_NE(connected.connection_id(), "");
   EXPECT_TRUE(connected.has_time());
   EXPECT_EQ(tap.Await(admin::v1::TAP_EVENT_KIND_SUBSCRIBED).room_id(), "room");
+  EXPECT_EQ(Counts(core).opened.Value(), 1u);
+  EXPECT_GE(Counts(core).responses.Value(), 2u);
 }
 
 TEST(TapStream, ShowsWhatHappensInARoomAndNothingElse) {
@@ -114,6 +120,7 @@ TEST(TapStream, RefusesWhatIsInvalidAndNamesTheField) {
   EXPECT_THAT(FieldsAtFault(Tap(core, {}).Finish()), ElementsAre("target"));
   EXPECT_THAT(FieldsAtFault(Tap(core, User("")).Finish()), ElementsAre("user_id"));
   EXPECT_THAT(FieldsAtFault(Tap(core, Room(std::string(3'000, 'x'))).Finish()), ElementsAre("room_id"));
+  EXPECT_EQ(Counts(core).refused.load(), 3u);
 }
 
 TEST(TapStream, RefusesOneTooMany) {
@@ -121,6 +128,9 @@ TEST(TapStream, RefusesOneTooMany) {
   Tap first(core, User("a")), second(core, User("b"));
   AwaitTaps(core, 2);
   EXPECT_EQ(Tap(core, User("c")).Finish().error_code(), StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(Counts(core).opened.Value(), 2u);
+  EXPECT_EQ(Counts(core).refused.load(), 1u);
+  EXPECT_EQ(Counts(core).ended_slow.Value(), 0u);
   first.Cancel();
   AwaitTaps(core, 1);
   Tap third(core, User("c"));
@@ -158,6 +168,7 @@ TEST(TapStream, WhoDoesNotReadIsEnded) {
   EXPECT_EQ(core.runtime->metrics().hub().sizes.taps, 0u);
   const grpc::Status status = tap.Finish();
   EXPECT_EQ(status.error_code(), StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(Counts(core).ended_slow.Value(), 1u);
 }
 
 TEST(TapStream, TheCoreMayGoAwayInTheMiddle) {

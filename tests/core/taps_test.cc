@@ -46,12 +46,13 @@ class TapsTest : public testing::Test {
     now_.wall += time;
     taps_.OnTick(now_);
   }
-  void Saw(std::string_view user, std::string_view room, std::string_view detail = {}) {
+  void Saw(std::string_view user, std::string_view room, std::string_view detail = {},
+           Taps::Heard heard = Taps::Heard::kHere) {
     Taps::Subject subject;
     subject.user_id = user;
     subject.room_id = room;
     subject.detail = detail;
-    taps_.Saw(now_, TAP_KIND_MESSAGE, subject);
+    taps_.Saw(now_, TAP_KIND_MESSAGE, subject, heard);
   }
   // "origin/tap user room detail +left_out" for each event.
   std::vector<std::string> Take() {
@@ -72,7 +73,7 @@ class TapsTest : public testing::Test {
   }
 
   Now now_{SteadyTime(std::chrono::hours(5)), FromUnixMillis(1'700'000'000'123)};
-  Taps taps_{"core-a", 3, 4};  // three taps of each origin, four events a second
+  Taps taps_{1, "core-a", 3, 4};  // three taps of each origin, four events a second
 };
 
 TEST_F(TapsTest, SeesItsUserOrItsRoomAndNothingElse) {
@@ -93,11 +94,22 @@ TEST_F(TapsTest, SeesItsUserOrItsRoomAndNothingElse) {
   EXPECT_THAT(Take(), IsEmpty()) << "each once";
 }
 
+// Core 1 is this one: what core 2 hears by itself it tells its taps itself.
+TEST_F(TapsTest, WhatAllCoresHearIsToldToItsOwnTapsAlone) {
+  TapUser(1, 1, "ann");
+  TapUser(2, 1, "ann");
+  Saw("ann", "r", "by the bus", Taps::Heard::kEverywhere);
+  Saw("ann", "r", "here", Taps::Heard::kHere);
+  EXPECT_THAT(Take(), ElementsAre("1/1 ann r by the bus", "1/1 ann r here", "2/1 ann r here"));
+  EXPECT_EQ(taps_.events(), 3u);
+  EXPECT_EQ(taps_.events_left_out(), 0u);
+}
+
 TEST_F(TapsTest, TellsWhatWhenAndOfWhichConnection) {
   TapUser(1, 1, "ann");
-  taps_.Saw(now_, TAP_KIND_CONNECTED, {"ann", {}, 7, 8, {}});
+  taps_.Saw(now_, TAP_KIND_CONNECTED, {"ann", {}, 7, 8, {}}, Taps::Heard::kHere);
   Pass(milliseconds(10));
-  taps_.Saw(now_, TAP_KIND_TYPING, {"ann", "r"});
+  taps_.Saw(now_, TAP_KIND_TYPING, {"ann", "r"}, Taps::Heard::kHere);
   int calls = 0;
   taps_.Take([&](uint64_t, uint64_t, const link::v1::TapEvents& events) {
     ++calls;
@@ -112,7 +124,7 @@ TEST_F(TapsTest, TellsWhatWhenAndOfWhichConnection) {
   });
   EXPECT_EQ(calls, 1);
   // The messages are used again: nothing of the former event may show in the next one.
-  taps_.Saw(now_, TAP_KIND_ORDER, {"ann", {}, 0, 0, "closed"});
+  taps_.Saw(now_, TAP_KIND_ORDER, {"ann", {}, 0, 0, "closed"}, Taps::Heard::kHere);
   taps_.Take([&](uint64_t, uint64_t, const link::v1::TapEvents& events) {
     ++calls;
     ASSERT_EQ(events.events_size(), 1);
@@ -190,12 +202,12 @@ TEST_F(TapsTest, WhatWasLeftOutIsToldThoughNothingElseHappens) {
 
 TEST(Taps, WhatWaitsIsBounded) {
   const Now now{};
-  Taps taps("core-a", 1, 100'000);
+  Taps taps(1, "core-a", 1, 100'000);
   link::v1::TapOrder order;
   order.set_room_id("r");
   taps.OnOrder(now, 1, order);
   const std::string user(2'048, 'u'), text(1'000, 't');
-  for (int i = 0; i < 1'000; ++i) taps.Saw(now, TAP_KIND_MESSAGE, {user, "r", 0, 0, text});
+  for (int i = 0; i < 1'000; ++i) taps.Saw(now, TAP_KIND_MESSAGE, {user, "r", 0, 0, text}, Taps::Heard::kHere);
   int told = 0;
   taps.Take([&](uint64_t, uint64_t, const link::v1::TapEvents& events) {
     EXPECT_LE(events.ByteSizeLong(), Taps::kBytesMax + 64);
@@ -203,7 +215,7 @@ TEST(Taps, WhatWaitsIsBounded) {
   });
   EXPECT_GT(told, 80);
   EXPECT_EQ(taps.events_left_out(), 1'000u - static_cast<unsigned>(told));
-  taps.Saw(now, TAP_KIND_MESSAGE, {user, "r"});
+  taps.Saw(now, TAP_KIND_MESSAGE, {user, "r"}, Taps::Heard::kHere);
   uint64_t left_out = 0;
   taps.Take([&](uint64_t, uint64_t, const link::v1::TapEvents& events) { left_out = events.events(0).left_out(); });
   EXPECT_EQ(left_out, taps.events_left_out()) << "there is room again, and the next event says what is missing";

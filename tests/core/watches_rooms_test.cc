@@ -75,7 +75,8 @@ TEST_F(RoomWatchTest, AJoinIsNotToldBehindANewerChange) {
   reader.Read();
   stage_.members[1]["room"] = {"a", "c"};
   stage_.Wait(seconds(1));
-  stage_.AnswerCores();  // c is read now
+  stage_.AnswerCores();
+  stage_.EndTurn();  // c is read now
   stage_.Change("c", kAway, 2);
   stage_.EndTurn();
   EXPECT_EQ(reader.Read(), "c=AWAY@2");
@@ -216,14 +217,45 @@ TEST_F(RoomWatchTest, AMemberOfSeveralRoomsIsToldToTheWatchersOfEach) {
   EXPECT_EQ(other.Read(), "-a");
 }
 
-TEST_F(RoomWatchTest, AJoinThatCannotBeReadEndsItsWatchers) {
+TEST_F(RoomWatchTest, AJoinThatCannotBeReadIsReadWithTheNextLook) {
   StagedReader& reader = Watch();
   reader.Read();
   stage_.store.away = true;
+  stage_.members[1]["room"] = {"a", "c", "d"};
+  stage_.NextLook();
+  stage_.NextLook();
+  EXPECT_FALSE(reader.ended) << "a pause";
+  EXPECT_EQ(reader.Read(), "");
+  StagedReader& late = stage_.WatchRoom("room");
+  stage_.Settle();
+  ASSERT_TRUE(late.ended) << "its snapshot cannot be read";
+  EXPECT_TRUE(absl::IsUnavailable(*late.ended));
+  stage_.store.away = false;
+  stage_.store.reads.clear();
+  stage_.members[1]["room"] = {"a", "c"};  // d has left meanwhile
+  stage_.Settle();
+  EXPECT_THAT(stage_.store.reads, SizeIs(0)) << "a store in trouble is not asked all the time";
+  stage_.NextLook();
+  EXPECT_EQ(reader.Read(), "c=ONLINE@1 -d");
+  stage_.NextLook();
+  EXPECT_THAT(stage_.store.reads, ElementsAre("users c")) << "once, and of d nothing";
+}
+
+TEST_F(RoomWatchTest, AJoinThatCannotBeReadIsForgottenWithItsRoom) {
+  StagedReader& reader = Watch();
+  stage_.store.away = true;
   stage_.members[1]["room"] = {"a", "c"};
   stage_.NextLook();
-  ASSERT_TRUE(reader.ended);
-  EXPECT_TRUE(absl::IsUnavailable(*reader.ended));
+  stage_.watches.Close(reader.id);
+  stage_.store.away = false;
+  stage_.store.reads.clear();
+  StagedReader& other = stage_.WatchRoom("other");
+  stage_.EndTurn();
+  stage_.AnswerCores();
+  stage_.Settle();
+  stage_.NextLook();
+  EXPECT_EQ(other.Read(), "snapshot done");
+  EXPECT_THAT(stage_.store.reads, SizeIs(0));
 }
 
 // While one look is under way, and slowly, new rooms do not hold back the next one.

@@ -339,7 +339,12 @@ void HubWorld::SetTyping(std::string_view room_id, std::string_view user_id, std
 }
 
 void HubWorld::Publish(uint64_t id, const link::v1::BusEnvelope& envelope, std::string_view outside) {
-  if (id == 0) return;  // the greeting
+  if (envelope.has_shard_attached()) {
+    const link::v1::ShardAttached& attached = envelope.shard_attached();
+    attached_.push_back(Hex(attached.incarnation()) + "/" + std::to_string(attached.shard()) + "@" +
+                        std::to_string(attached.attach()));
+  }
+  if (id == 0) return;  // that, or the greeting
   std::string line = "publish " + std::to_string(envelope.sequence());
   if (envelope.has_message()) line += " message " + envelope.message().room_id() + " " + envelope.message().text();
   if (envelope.has_user_message()) {

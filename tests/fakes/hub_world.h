@@ -133,6 +133,8 @@ class HubWorld final : private HubOutput, private Store {
   Lines Ordered() { return std::exchange(ordered_, {}); }
   // "alice@10 online"
   Lines Changes() { return std::exchange(changes_, {}); }
+  // The other cores were told of these shards: "e1/0@2", with the attach.
+  Lines ToldAttached() { return std::exchange(attached_, {}); }
   int announcements() const { return announcements_; }
   int withdrawals() const { return withdrawals_; }
   Lines Reports() { return std::exchange(reports_, {}); }
@@ -177,7 +179,7 @@ class HubWorld final : private HubOutput, private Store {
   std::map<uint64_t, Lines> sent_;
   link::v1::CoreCommand command_;  // being filled in
   uint64_t command_link_ = 0;
-  Lines asked_, answers_, reports_, ordered_, changes_;
+  Lines asked_, answers_, reports_, ordered_, changes_, attached_;
   std::vector<link::v1::ClusterReply> last_replies_;
   int sweeps_ = 0, announcements_ = 0, withdrawals_ = 0;
   std::deque<uint64_t> open_writes_, open_refreshes_, open_publishes_, open_reads_, open_once_;

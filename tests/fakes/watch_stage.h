@@ -116,9 +116,10 @@ class StagedReader final : public WatchReader {
     ready = true;
     if (greedy) TakeAll();
   }
-  void OnEnded(const absl::Status& why) override {
+  void OnEnded(const absl::Status& why, bool slow) override {
     EXPECT_FALSE(ended) << "ended twice";
     ended = why;
+    ended_slow = slow;
   }
 
   // False: nothing waits.
@@ -167,6 +168,7 @@ class StagedReader final : public WatchReader {
   bool done = false;        // has been told the first part
   bool never_falls = true;  // versions; not on a resume
   std::optional<absl::Status> ended;
+  bool ended_slow = false;
   std::string told;  // by the last Take
   std::map<std::string, StoredPresence> belief;
   uint64_t resume_version = 0;

@@ -7,8 +7,10 @@ import os
 import shutil
 import socket
 import ssl
+import struct
 import subprocess
 import tempfile
+import threading
 import time
 import warnings
 
@@ -413,3 +415,146 @@ def test_channelz_when_asked_for_and_never_beside_tokens(keys):
     with started(core_with()) as [core]:
         assert not isinstance(call(core.api, "grpc.channelz.v1.Channelz/GetServers"), dict)
     assert "channelz cannot ask for a role" in refused_start(GRPC_CHANNELZ="on", JWKS_FILE=str(keys.path))
+
+
+# What a peer costs that nobody knows.
+
+
+class Flood:
+    """A peer that begins requests of 2 GiB, and ends none: HTTP/2 by hand, since no library does that."""
+
+    def __init__(self, address, path, streams):
+        host, port = address.rsplit(":", 1)
+        self.socket = socket.create_connection((host, int(port)))
+        self.sent, self.is_cut_off = 0, False
+        self.room, self.initial, self.rooms = 65_535, 65_535, {}
+        fields = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "x", "content-type": "application/grpc", "te": "trailers"}
+        headers = b"".join(b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode() for name, value in fields.items())
+        self.out = bytearray(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + self.frame(4, 0, 0, b""))
+        for stream in range(1, 2 * streams, 2):
+            self.out += self.frame(1, 4, stream, headers) + self.frame(0, 0, stream, b"\0\x7f\xff\xff\xff")
+            self.rooms[stream] = self.initial - 5
+            self.room -= 5
+
+    @staticmethod
+    def frame(kind, flags, stream, payload):
+        return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+    def run(self):
+        self.socket.settimeout(30 * PATIENCE)
+        received = b""
+        try:
+            while True:
+                for stream in self.rooms:
+                    while (count := min(self.rooms[stream], self.room, 16_384)) > 0:
+                        self.out += self.frame(0, 0, stream, bytes(count))
+                        self.rooms[stream] -= count
+                        self.room -= count
+                self.socket.sendall(self.out)
+                self.sent, self.out = self.sent + len(self.out), bytearray()
+                if not (data := self.socket.recv(1 << 20)):
+                    break
+                received += data
+                while len(received) >= 9 and len(received) >= 9 + int.from_bytes(received[:3], "big"):
+                    end = 9 + int.from_bytes(received[:3], "big")
+                    self.handle(received[3], received[4], int.from_bytes(received[5:9], "big"), received[9:end])
+                    received = received[end:]
+        except ConnectionError:
+            pass
+        self.is_cut_off = True
+
+    def handle(self, kind, flags, stream, payload):
+        if kind == 8 and stream == 0:
+            self.room += int.from_bytes(payload, "big")
+        elif kind == 8 and stream in self.rooms:
+            self.rooms[stream] += int.from_bytes(payload, "big")
+        elif kind == 6 and not flags & 1:
+            self.out += self.frame(6, 1, 0, payload)
+        elif kind == 4 and not flags & 1:
+            for key, value in struct.iter_unpack(">HI", payload):
+                if key == 4:
+                    self.rooms = {number: room + value - self.initial for number, room in self.rooms.items()}
+                    self.initial = value
+            self.out += self.frame(4, 1, 0, b"")
+
+
+def resident_bytes(process):
+    with open(f"/proc/{process.pid}/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize("listener, method", [
+    ("api", f"{API}/Broadcast"), ("api", HEALTH), ("api", "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"),
+    ("link", f"{LINK}/ListPresence"), ("link", HEALTH)])
+def test_unfinished_requests_of_strangers_cost_a_bounded_amount_and_nobody_else_notices(keys, listener, method):
+    with started(core_with(JWKS_FILE=str(keys.path), LINK_SECRET=SECRET)) as [core]:
+        token = {"metadata": [("authorization", "Bearer " + service_token(keys, "presence-read"))], "timeout": 30 * PATIENCE}
+        with grpc.insecure_channel(core.api) as channel:
+            get_presence = channel.unary_unary(f"/{API}/GetPresence")
+            until(lambda: answer(get_presence, token) is None, what="the keys are there")
+            watch = channel.unary_stream(f"/{API}/WatchPresence")(b"\x1a\x00", metadata=token["metadata"])
+            next(watch)
+            before, most = resident_bytes(core), 0
+            for _ in range(3):  # who was cut off comes back
+                floods = [Flood(getattr(core, listener), "/" + method, streams=20) for _ in range(4)]
+                threads = [threading.Thread(target=flood.run) for flood in floods]
+                for thread in threads:
+                    thread.start()
+                while any(thread.is_alive() for thread in threads) and sum(flood.sent for flood in floods) < 2**30:
+                    assert answer(get_presence, token) is None
+                    most = max(most, resident_bytes(core) - before)
+                    if sum(flood.is_cut_off for flood in floods) == len(floods) - 1:
+                        break  # the last one alone does not send too much by then
+                assert any(flood.is_cut_off for flood in floods), "nothing may grow without an end"
+                for flood, thread in zip(floods, threads):
+                    with contextlib.suppress(OSError):  # it may be cut off
+                        flood.socket.shutdown(socket.SHUT_RDWR)
+                    thread.join()
+                    flood.socket.close()
+            assert most < 400 * 2**20, f"{most} bytes more"
+            assert watch.is_active(), "a watcher beside it goes on"
+        assert "is cut off after" in core.log()
+
+
+def answer(method, how):
+    """None, or the code of the error."""
+    try:
+        method(b"\x0a\x05alice", **how)
+    except grpc.RpcError as error:
+        return error.code()
+
+
+@pytest.mark.parametrize("acknowledges", [False, True])
+def test_begun_calls_of_a_stranger_cost_a_bounded_amount(keys, acknowledges):
+    with started(core_with(JWKS_FILE=str(keys.path))) as [core]:
+        before, begun, most = resident_bytes(core), 0, 0
+        flood = Flood(core.api, "/" + HEALTH, streams=0)
+        names = {":method": "POST", ":scheme": "http", ":path": "/" + HEALTH, ":authority": "x", "content-type": "application/grpc", "te": "trailers"}
+        remembered = b"".join(b"\x40" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode() for name, value in names.items())
+        flood.out += flood.frame(1, 4, 1, remembered)
+        if acknowledges:
+            flood.out += flood.frame(4, 1, 0, b"")
+        indices = bytes(0x80 | index for index in range(67, 61, -1))
+        flood.socket.settimeout(30 * PATIENCE)
+        with contextlib.suppress(ConnectionError):  # is cut off: the point
+            flood.socket.sendall(flood.out)
+            while begun < 1_000_000:
+                flood.socket.sendall(b"".join(flood.frame(1, 4, 2 * (begun + number) + 3, indices) for number in range(500)))
+                begun += 500
+                most = max(most, resident_bytes(core) - before)
+        assert begun < 1_000_000
+        flood.socket.close()
+        until(lambda: isinstance(call(core.api, HEALTH), dict))
+        most = max(most, resident_bytes(core) - before)
+        assert most < 1000 * 2**20, f"{most} bytes more"
+
+
+def test_a_compressed_request_is_refused_before_it_is_unpacked():
+    with started(core_with()) as [core], grpc.insecure_channel(core.api) as channel:
+        before = resident_bytes(core)
+        with pytest.raises(grpc.RpcError) as refused:
+            channel.unary_unary(f"/{API}/Broadcast")(bytes(300 * 2**20), compression=grpc.Compression.Gzip, timeout=30 * PATIENCE)
+        assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED and "gzip" in refused.value.details()
+        with open(f"/proc/{core.pid}/status") as file:
+            [peak] = [int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM")]
+        assert peak - before < 100 * 2**20

@@ -160,7 +160,10 @@ async def all_unavailable(api):
     for method, refusal in zip(CALLS, refusals):
         # Long before the caller's deadline, which would be DEADLINE_EXCEEDED.
         assert refusal.code == "UNAVAILABLE", (method, refusal)
-        assert 0 < refusal.retry_seconds <= 5, (method, refusal)
+        if method in ("Broadcast", "SendToUser"):  # the core's own clients have it: a repeat would double it
+            assert refusal.reason == "MAY_HAVE_BEEN_DELIVERED" and "RetryInfo" not in refusal.details, (method, refusal)
+        else:
+            assert 0 < refusal.retry_seconds <= 5, (method, refusal)
 
 
 async def works(api):

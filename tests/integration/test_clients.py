@@ -2,17 +2,23 @@
 
 import asyncio
 import contextlib
+import importlib
 import os
 import pathlib
 import signal
 import sys
+import types
 
+import grpc
 import pytest
 
+import api
 from harness import PATIENCE, Client, Stack, get, run, until_async
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent / "clients"))
 import commands
+
+stubs = importlib.import_module("presence.v1.presence_pb2_grpc")  # which api has made
 
 LANGUAGES = ["python", "go", "node"]
 
@@ -86,6 +92,52 @@ def test_it_goes_on_when_its_core_was_started_again(language):
             visitor = await Client.open(stack.edges[0], stack.token("v", name="visitor"))
             await backend.expect("visitor is online")
             await visitor.close()
+    run(story())
+
+
+class FickleCore(stubs.PresenceServiceServicer):
+    """Ends the first streams, each after one response, in these ways; the last one tells of a change."""
+
+    def __init__(self, *ends):
+        self.ends, self.requests = list(ends), []
+
+    async def Broadcast(self, request, context):
+        return api.v1.BroadcastResponse()
+
+    async def WatchPresence(self, request, context):
+        self.requests.append(request)
+        number = len(self.requests)
+        yield api.v1.WatchPresenceResponse(snapshot=number == 1, snapshot_done=True, resume_version=number)
+        if self.ends:
+            await context.abort(self.ends.pop(0), "this one ends")
+        yield api.v1.WatchPresenceResponse(presences=[{"user_id": "v", "status": api.ONLINE, "version": 9}], resume_version=10)
+        await context.abort(grpc.StatusCode.PERMISSION_DENIED, "no more")
+
+    @contextlib.asynccontextmanager
+    async def served(self):
+        server = grpc.aio.server()
+        stubs.add_PresenceServiceServicer_to_server(self, server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        try:
+            yield types.SimpleNamespace(api=f"127.0.0.1:{port}")
+        finally:
+            await server.stop(None)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_it_goes_on_however_the_core_has_ended_its_stream(language):
+    async def story():
+        codes = grpc.StatusCode
+        fickle = FickleCore(codes.UNAVAILABLE, codes.RESOURCE_EXHAUSTED, codes.CANCELLED)
+        async with fickle.served() as core:
+            with Backend(language, core, "--changes", "1000", "--seconds", "100") as backend:
+                await backend.expect("v is online")
+                assert backend.lines.count("watching") == 4
+                assert [request.resume_version for request in fickle.requests] == [0, 1, 2, 3], "each time where it was"
+                # What will not pass ends it.
+                rest = await asyncio.wait_for(asyncio.to_thread(backend.process.stdout.read), 30 * PATIENCE)
+                assert await asyncio.to_thread(backend.process.wait) == 1 and "no more" in rest
     run(story())
 
 

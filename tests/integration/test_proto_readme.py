@@ -60,7 +60,7 @@ def test_it_names_every_call():
 
 def test_every_command_works(stack):
     lines = commands()
-    names = {"edge-1": stack.edges[1].name, "core-2": stack.cores[1].name}
+    names = {"edge1": stack.edges[1].name, "core1": stack.cores[1].name}
     script = ["PATH=" + os.path.dirname(GRPCURL) + ":$PATH"]
     for line in lines:
         if line.startswith("API="):

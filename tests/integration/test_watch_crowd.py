@@ -2,6 +2,9 @@
 
 import asyncio
 import os
+import pathlib
+import signal
+import sys
 
 import grpc
 import pytest
@@ -93,7 +96,73 @@ async def test_a_watcher_that_never_reads_costs_a_bounded_amount(scene):
         await reading.expect(**{user: ONLINE for user in more})
         assert reading.ended is None, "who reads is told everything"
         again = await scene.watch(scene.here, everyone={}, resume_version=reading.resume_version).first_part()
-        assert again.ended is None
+        await again.expect(**{user: ONLINE for user in more})
+
+
+# A backend whose process is stopped while it watches.
+WATCHING_PROCESS = """
+import asyncio, sys
+from types import SimpleNamespace
+from api import Api
+
+async def watch():
+    apis = [Api(SimpleNamespace(api=sys.argv[1])) for _ in range(4)]
+    calls = [api.WatchPresence(everyone={}) for api in apis for _ in range(10)]
+    for call in calls:
+        while not (await call.read()).snapshot_done:
+            pass
+    print("watching", flush=True)
+    await asyncio.gather(*(read_on(call) for call in calls))
+
+async def read_on(call):
+    async for _ in call:
+        pass
+
+asyncio.run(watch())
+"""
+
+
+@story
+async def test_a_stopped_process_costs_a_bounded_amount(scene):
+    [core] = scene.cores
+    users = [f"user-{number:05}" for number in range(2000)]
+    async with Crowd(core) as crowd:
+        await crowd.come(users)
+        await crowd.settled()
+        reading = await scene.watch(scene.here, everyone={}).first_part()
+        stopped = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", WATCHING_PROCESS, core.api, stdout=asyncio.subprocess.PIPE,
+            cwd=pathlib.Path(__file__).parent)
+        try:
+            line = await asyncio.wait_for(stopped.stdout.readline(), 20 * PATIENCE)
+            assert line == b"watching\n"
+            assert core.metric("presence_core_watchers") == 41
+            stopped.send_signal(signal.SIGSTOP)
+            await crowd.change(users, away=True)  # fills what lies between
+            await reading.expect(**{user: AWAY for user in users})
+            before = resident_bytes(core)
+            for number in range(10):
+                away = number % 2 == 1
+                await crowd.change(users, away)
+                await reading.expect(**{user: AWAY if away else ONLINE for user in users})
+            grown = resident_bytes(core) - before
+            assert grown < 16 * PATIENCE * 2**20, f"{grown} bytes: 800,000 changes would be some 80 MB"
+            assert core.metric("presence_core_streams_ended_slow_total") == 0
+
+            # More users than may wait for one watcher: those are let go, though the process can be told nothing.
+            more = [f"visitor-{number:05}" for number in range(10_500)]
+            await crowd.come(more)
+            await crowd.settled(60)
+            await until_async(lambda: core.metric("presence_core_watchers") == 1, 30)
+            assert core.metric('presence_core_streams_ended_slow_total{method="WatchPresence"}') == 40
+            await reading.expect(**{user: ONLINE for user in more})
+            grown = resident_bytes(core) - before
+            assert grown < 64 * PATIENCE * 2**20, f"{grown} bytes, 10,500 more users with a connection each included"
+            assert await scene.here.is_online("visitor-00000"), "others are served"
+            assert reading.ended is None
+        finally:
+            stopped.kill()
+            await stopped.wait()
 
 
 async def end_of(call):

@@ -45,6 +45,19 @@ void ShardNode::Attach() {
     world_.scheduler().AtProcess(world_.now() + pause, edge_.shared_from_this(), [this] { Attach(); });
     return;
   }
+  AttachTo(core);
+}
+
+void ShardNode::MoveTo(const std::shared_ptr<CoreProcess>& core) {
+  const std::shared_ptr<SimLink> link = link_;
+  link->edge_open = false;
+  world_.SendUp(link, {SimLink::Item::Kind::kEnd, ""});
+  gathered_.Clear();
+  shard_.OnLinkDown(world_.Clocks());
+  AttachTo(core);
+}
+
+void ShardNode::AttachTo(const std::shared_ptr<CoreProcess>& core) {
   link_ = world_.Connect(edge_.shared_from_this(), number_, core);
   ++attach_;
   char line[64];

@@ -30,6 +30,8 @@ class ShardNode final : private edge::ShardOutput {
   void Tick();
   // Looks for a core until it has one.
   void Attach();
+  // Ends its link and comes to this core.
+  void MoveTo(const std::shared_ptr<CoreProcess>& core);
   void OnLinkFrame(const std::shared_ptr<SimLink>& link, const std::string& bytes);
   void OnLinkEnded(const std::shared_ptr<SimLink>& link);
 
@@ -52,6 +54,7 @@ class ShardNode final : private edge::ShardOutput {
   void SetLogLevel(link::v1::LogLevel /*level*/) override {}
   void Report(Severity severity, uint32_t slot, std::string_view what, std::string_view detail) override;
 
+  void AttachTo(const std::shared_ptr<CoreProcess>& core);
   // The client's side of an order that is about to be carried out.
   void Foresee(const link::v1::CoreCommand& command);
   void Flush();

@@ -22,6 +22,8 @@ constexpr seconds kQuiet{50};
 // Removals are repeated for 30 s, links of an edge are awaited for 5 s.
 constexpr seconds kEmpty{100};
 constexpr seconds kProbe{3};
+// Several ways through a slow network, of up to 1 s each, are rarely longer; EDGE_GRACE is.
+constexpr seconds kMove{4};
 
 // The lines of Hub::DebugDump that are about one shard, without the blanks in front.
 std::string LinesOfShard(const std::string& dump, const std::string& head) {
@@ -87,6 +89,7 @@ void World::CheckQuiet() {
   ProbeRooms();
   ProbeUsers();
   ProbePresence();
+  ProbeMoves();
   ProbeOrders();
   ProbeQueries();
   CheckTables();
@@ -211,6 +214,19 @@ void World::ProbeUsers() {
     Check(client->session()->messages.contains(numbers[client->user_id()]),
           "a message reaches all devices of its user");
   }
+}
+
+// Each shard goes to a core, the same or another. Its former core must have forgotten it before its grace is over: CheckTables, and
+// the counts of the probes that follow.
+void World::ProbeMoves() {
+  for (const Node<EdgeProcess>& edge : edges_) {
+    for (uint32_t i = 0; i < edge.process->shards(); ++i) {
+      if (random_.OneIn(2)) edge.process->shard(i).MoveTo(AnyCore());
+    }
+  }
+  RunFor(kMove);
+  CheckTables();
+  CheckPresence();
 }
 
 // Everybody's status is ordered, and one user is taken out of each room.

@@ -138,6 +138,7 @@ class World final : private core::BusSubscriber {
   void ProbeRooms();
   void ProbeUsers();
   void ProbeOrders();
+  void ProbeMoves();
   void ProbeQueries();
   void ProbePresence();
   void CheckEmpty();

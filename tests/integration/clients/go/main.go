@@ -9,6 +9,8 @@ import (
 	"flag"
 	"fmt"
 	"log"
+	"math"
+	"math/rand"
 	"os"
 	"strings"
 	"time"
@@ -39,8 +41,8 @@ func connect() (*grpc.ClientConn, error) {
 }
 
 // follow prints who is online, then each change, and counts those down; nil when there were enough. The request goes along: after an
-// error it says where to go on.
-func follow(ctx context.Context, service presence.PresenceServiceClient, request *presence.WatchPresenceRequest, changes *int) error {
+// error it says where to go on. With each response there were no failures in a row any more.
+func follow(ctx context.Context, service presence.PresenceServiceClient, request *presence.WatchPresenceRequest, changes, failures *int) error {
 	stream, err := service.WatchPresence(ctx, request)
 	if err != nil {
 		return err
@@ -58,6 +60,7 @@ func follow(ctx context.Context, service presence.PresenceServiceClient, request
 			fmt.Println(name, "is", strings.ToLower(strings.TrimPrefix(user.Status.String(), "STATUS_")))
 		}
 		request.ResumeVersion = response.ResumeVersion
+		*failures = 0
 		if response.SnapshotDone {
 			fmt.Println("watching")
 		}
@@ -99,13 +102,20 @@ func main() {
 
 	everyone := &presence.WatchPresenceRequest_Everyone_{Everyone: &presence.WatchPresenceRequest_Everyone{}}
 	request := &presence.WatchPresenceRequest{Target: everyone}
-	for {
-		err := follow(ctx, service, request, changes)
+	jitter := rand.New(rand.NewSource(time.Now().UnixNano()))
+	for failures := 0; ctx.Err() == nil; failures++ {
+		err := follow(ctx, service, request, changes, &failures)
 		switch status.Code(err) {
 		case codes.OK, codes.DeadlineExceeded:
 			return
-		case codes.Unavailable:
-			time.Sleep(time.Second) // the core is stopping, or Redis is away: nothing is lost
+		case codes.Unavailable, codes.ResourceExhausted, codes.Canceled:
+			// The core is stopping, or Redis is away; too many watch, or this one read too slowly, and if it still does, some seconds later, the
+			// stream is cut off: nobody here has cancelled it. Nothing is lost. Not all at once: others were sent away, too.
+			pause := time.Duration((0.5 + jitter.Float64()/2) * math.Min(math.Pow(2, float64(failures)), 30) * float64(time.Second))
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+			}
 		default:
 			log.Fatal(err)
 		}

@@ -16,9 +16,14 @@ const { presence } = grpc.loadPackageDefinition(protoLoader.loadSync('presence/v
   includeDirs: [path.join(__dirname, '../proto')], longs: String, enums: String, defaults: true,
 }));
 
+// How a stream may end that is then taken up again: the core is stopping, or Redis is away; too many watch, or this one read too slowly, and if
+// it still does, some seconds later, the stream is cut off: nobody here has cancelled it.
+const PASSING = [grpc.status.UNAVAILABLE, grpc.status.RESOURCE_EXHAUSTED, grpc.status.CANCELLED];
+
 // Prints who is online, then each change, until there were enough of them or the deadline has passed.
 async function watch(service, metadata, changes, deadline) {
   const request = { everyone: {} };
+  let failures = 0;
   for (;;) {
     const call = service.watchPresence(request, metadata, { deadline });
     try {
@@ -27,6 +32,7 @@ async function watch(service, metadata, changes, deadline) {
           const status = user.status.replace('STATUS_', '').toLowerCase();
           console.log(`${user.username || user.userId} is ${status}`);
         }
+        failures = 0;
         request.resumeVersion = response.resumeVersion; // where to go on when the stream ends
         if (response.snapshotDone) console.log('watching');
         if (!response.snapshot) changes -= response.presences.length;
@@ -34,8 +40,11 @@ async function watch(service, metadata, changes, deadline) {
       }
     } catch (error) {
       if (error.code === grpc.status.DEADLINE_EXCEEDED) return;
-      if (error.code !== grpc.status.UNAVAILABLE) throw error;
-      await sleep(1000); // the core is stopping, or Redis is away: nothing is lost
+      if (!PASSING.includes(error.code)) throw error;
+      // Nothing is lost. Not all at once: others were sent away, too.
+      const pause = (500 + 500 * Math.random()) * Math.min(2 ** failures, 30);
+      await sleep(Math.max(0, Math.min(pause, deadline - Date.now())));
+      failures += 1;
     } finally {
       call.cancel(); // leaving the loop alone does not end the call
     }

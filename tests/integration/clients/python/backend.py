@@ -7,6 +7,7 @@ Where the core is comes from the environment: PRESENCE_API, and if it asks for t
 import argparse
 import json
 import os
+import random
 import sys
 import time
 
@@ -25,9 +26,15 @@ def connect():
         return grpc.secure_channel(address, grpc.ssl_channel_credentials(file.read()))
 
 
+# How a stream may end that is then taken up again: the core is stopping, or Redis is away; too many watch, or this one read too slowly, and if
+# it still does, some seconds later, the stream is cut off: nobody here has cancelled it.
+PASSING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED)
+
+
 def watch(service, metadata, changes, deadline):
     """Prints who is online, then each change, until there were enough of them or the deadline has passed."""
     request = presence.WatchPresenceRequest(everyone={})
+    failures = 0
     while True:
         call = service.WatchPresence(request, metadata=metadata, timeout=deadline - time.monotonic())
         try:
@@ -35,6 +42,7 @@ def watch(service, metadata, changes, deadline):
                 for user in response.presences:
                     status = presence.Status.Name(user.status).removeprefix("STATUS_").lower()
                     print(f"{user.username or user.user_id} is {status}", flush=True)
+                failures = 0
                 request.resume_version = response.resume_version  # where to go on when the stream ends
                 if response.snapshot_done:
                     print("watching", flush=True)
@@ -46,9 +54,12 @@ def watch(service, metadata, changes, deadline):
         except grpc.RpcError as error:
             if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
                 return
-            if error.code() != grpc.StatusCode.UNAVAILABLE:
+            if error.code() not in PASSING:
                 raise
-            time.sleep(1)  # the core is stopping, or Redis is away: nothing is lost
+            # Nothing is lost. Not all at once: others were sent away, too.
+            pause = random.uniform(0.5, 1) * min(2 ** failures, 30)
+            time.sleep(max(0, min(pause, deadline - time.monotonic())))
+            failures += 1
 
 
 def main():

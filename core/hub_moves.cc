@@ -1,0 +1,53 @@
+// Shards that go from one core to another. The one to which a shard has come says so on the bus when it has the whole declaration; the one
+// that had it forgets it at once, and not when EDGE_GRACE is over: until then it would count every connection a second time, and keep orders
+// waiting for a shard that will not come back to it.
+#include "core/hub_state.h"
+
+namespace presence::core {
+
+void Hub::State::TellAttached() {
+  if (!ledger_.store_up()) return;
+  for (const auto& [key, shard] : connections_.shards()) {
+    if (shard->told || shard->link == nullptr || shard->link->phase != Link::Phase::kLive) continue;
+    link::v1::BusEnvelope envelope;
+    envelope.set_core(options_.incarnation);
+    link::v1::ShardAttached& attached = *envelope.mutable_shard_attached();
+    attached.set_incarnation(key.incarnation);
+    attached.set_shard(key.shard);
+    attached.set_attach(shard->attach);
+    // Without a sequence, as the greeting: nobody waits for it to come back, and there are no more of them than shards.
+    store_.Publish(0, envelope, {});
+    shard->told = true;
+  }
+}
+
+void Hub::State::TellAttachedAgain() {
+  for (const auto& [key, shard] : connections_.shards()) shard->told = false;
+}
+
+void Hub::State::OnShardAttached(Now now, const link::v1::ShardAttached& attached) {
+  Shard* shard = connections_.FindShard({attached.incarnation(), attached.shard()});
+  if (shard == nullptr || attached.attach() == shard->attach) return;
+  if (attached.attach() > shard->attach) return GiveUp(now, *shard);
+  // An old stream of the shard, from which nobody will hear anything any more: that core does not know that it is here now.
+  shard->told = false;
+}
+
+void Hub::State::GiveUp(Now now, Shard& shard) {
+  ++counters_.shards_taken_over;
+  if (shard.link != nullptr) {
+    ++counters_.links_superseded;
+    CloseLink(now, *shard.link, absl::FailedPreconditionError("superseded by a higher attach of this shard"));
+  }
+  for (uint32_t slot = 0; slot < shard.slots_end(); ++slot) {
+    const ConnectionIndex index = shard.InSlot(slot);
+    if (index == kNoConnection) continue;
+    // Nothing has happened to it, so no tap is told: it is told of by the other core.
+    orders_.Moved({connections_[index].incarnation, connections_[index].id});
+    connections_.Close(index);
+    ledger_.TakenOver(index);
+  }
+  connections_.DropShard(shard);
+}
+
+}  // namespace presence::core
