@@ -193,8 +193,6 @@ absl::Status Access::Check(const grpc::CallbackServerContext& context, Role role
       log::Warning("An API call from {} was refused: {}", Escaped(context.peer()),
                    Escaped(std::string(status.message())));
     }
-  } else if (strangers_ != nullptr) {
-    strangers_->Know(context);
   }
   return status;
 }

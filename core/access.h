@@ -22,7 +22,6 @@
 #include "absl/status/status.h"
 #include "common/time.h"
 #include "common/token_verifier.h"
-#include "core/strangers.h"
 
 namespace presence::core {
 
@@ -56,9 +55,6 @@ class Access {
   Access& operator=(const Access&) = delete;
   ~Access();
 
-  // From the next Check on, whoever may call is no stranger; before the first call.
-  void Tell(Strangers* strangers) { strangers_ = strangers; }
-
   // OK; or, without repeating anything of the token:
   //   UNAUTHENTICATED: there is no token, or it is malformed, expired, or not of this realm; or no certificate.
   //   PERMISSION_DENIED: the token is good and lacks the role; the message names the role.
@@ -79,7 +75,6 @@ class Access {
 
   const Kind kind_;
   std::unique_ptr<Tokens> tokens_;  // of kToken
-  Strangers* strangers_ = nullptr;
 };
 
 }  // namespace presence::core

@@ -35,8 +35,6 @@ absl::Status LinkAccess::Check(const grpc::CallbackServerContext& context) const
     if (refusals.Admit(log::Level::kWarning)) {
       log::Warning("A link from {} was refused: {}", Escaped(context.peer()), Escaped(std::string(status.message())));
     }
-  } else if (strangers_ != nullptr) {
-    strangers_->Know(context);
   }
   return status;
 }

@@ -1,7 +1,7 @@
 // Decides who may use the link: whoever knows the secret, or has the certificate that TLS has checked already, or
 // both, or everybody (open).
 //
-// Immutable once it is in use, so any thread may call Check. Attach and the unary calls are held to the same rule.
+// Immutable, so any thread may call Check. Attach and the unary calls are held to the same rule.
 #pragma once
 
 #include <grpcpp/grpcpp.h>
@@ -11,7 +11,6 @@
 #include <utility>
 
 #include "absl/status/status.h"
-#include "core/strangers.h"
 
 namespace presence::core {
 
@@ -26,9 +25,6 @@ class LinkAccess {
   LinkAccess() = default;
   explicit LinkAccess(Rule rule) : rule_(std::move(rule)) {}
 
-  // From the next Check on, whoever may call is no stranger; before the first call, and before the rule is copied.
-  void Tell(Strangers* strangers) { strangers_ = strangers; }
-
   // OK, or UNAUTHENTICATED saying what is missing. A refusal is logged, with its address and without the secret, at
   // most once a second: edges try again by themselves, and somebody has to set something.
   absl::Status Check(const grpc::CallbackServerContext& context) const;
@@ -38,7 +34,6 @@ class LinkAccess {
 
  private:
   Rule rule_;
-  Strangers* strangers_ = nullptr;
 };
 
 }  // namespace presence::core

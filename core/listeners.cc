@@ -81,29 +81,10 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Listen(const Options& op
   int port = 0;
   grpc::ServerBuilder builder;
   builder.SetOption(std::make_unique<Extras>(options.reflection, options.channelz));
-  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor;
-  if (options.strangers != nullptr) {
-    if (!options.strangers->Open(options.listen)) return CannotListen(options.setting, options.listen);
-    port = options.strangers->port();
-    acceptor = builder.experimental().AddExternalConnectionAcceptor(
-        grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, options.credentials);
-  } else {
-    builder.AddListeningPort(listen.ToString(), options.credentials, &port);
-  }
+  builder.AddListeningPort(listen.ToString(), options.credentials, &port);
   // Else two cores with one address would share it, and each see half of the calls.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  // Looked at when the whole message is there: until then only the quota and Strangers bound it.
   builder.SetMaxReceiveMessageSize(options.receive_bytes_max);
-  grpc::ResourceQuota quota{std::string(options.setting)};
-  quota.Resize(kListenerBytesMax);
-  builder.SetResourceQuota(quota);
-  // 64 KiB a stream until somebody reads it, and 1 MiB at a time then. Probing would make the first number 4 MiB.
-  builder.AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);
-  // A compressed message would be unpacked before its size is looked at, outside the quota: 8 MiB make 8 GiB.
-  for (const auto algorithm : {GRPC_COMPRESS_DEFLATE, GRPC_COMPRESS_GZIP}) {
-    builder.SetCompressionAlgorithmSupportStatus(algorithm, false);
-  }
-  builder.AddChannelArgument(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0);
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, options.metadata_bytes_max);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options.streams_max);
   // A peer that is gone without a word is found out within 40 s; until then its streams hold what they hold.
@@ -113,14 +94,18 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Listen(const Options& op
   // pings faster is cut off after two warnings (gRPC's default of 5 minutes would cut off proper ones).
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5'000);
+  // A compressed message would be unpacked before its size is looked at: 8 MiB make 8 GiB.
+  for (const auto algorithm : {GRPC_COMPRESS_DEFLATE, GRPC_COMPRESS_GZIP}) {
+    builder.SetCompressionAlgorithmSupportStatus(algorithm, false);
+  }
+  builder.AddChannelArgument(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0);
   for (grpc::Service* service : services) builder.RegisterService(service);
   trying_to_listen = true;
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
   trying_to_listen = false;
   if (server == nullptr || port == 0) return CannotListen(options.setting, options.listen);
   const std::string address = ListenAddress{options.listen.host, static_cast<uint16_t>(port)}.ToString();
-  if (acceptor != nullptr) options.strangers->Start(std::move(acceptor));
-  return std::unique_ptr<GrpcServer>(new GrpcServer(std::move(server), address, options.strangers));
+  return std::unique_ptr<GrpcServer>(new GrpcServer(std::move(server), address));
 }
 
 GrpcServer::~GrpcServer() {
@@ -128,7 +113,6 @@ GrpcServer::~GrpcServer() {
 }
 
 void GrpcServer::Shutdown(std::chrono::milliseconds timeout) {
-  if (strangers_ != nullptr) strangers_->Stop();
   server_->Shutdown(std::chrono::system_clock::now() + timeout);
 }
 

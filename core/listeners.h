@@ -14,7 +14,6 @@
 #include "absl/types/span.h"
 #include "common/config.h"
 #include "common/metrics.h"
-#include "core/strangers.h"
 
 namespace prometheus {
 class Exposer;
@@ -25,27 +24,11 @@ namespace presence::core {
 // A token of 8 KiB, and as much for what clients, proxies and tracing add.
 inline constexpr int kApiMetadataBytesMax = 16 * 1024;
 // A thousand watchers and as many short calls from one client; five such clients fill ApiService's budget of
-// 10,000, one does not. It bounds calls, not bytes: see kListenerBytesMax.
+// 10,000, one does not. A stream costs gRPC some 10 KB: 20 MB for a connection.
 inline constexpr int kApiStreamsMax = 2048;
 // Each shard has a connection of its own with one Attach and at most 1,024 reads for REST; the rest is for those of
 // a stream that has just ended.
 inline constexpr int kLinkStreamsMax = 1200;
-
-// What gRPC may hold of what comes in at one server: 512 MiB for a core's two. It is a ResourceQuota, of which are taken
-//
-//   128 MiB  what strangers have sent (strangers.h): they are cut off before anybody else notices
-//    20 MiB  by 1,000 connections of strangers
-//   100 MiB  by 10,000 watchers at 10 KB, as many as there may be; or by 1,600 links, each with 64 KiB that wait unread
-//
-// which leaves known callers' unfinished requests what the last line does not need. Past it gRPC closes idle connections,
-// takes no new ones, and ends a stream of each connection in turn until it fits, with RESOURCE_EXHAUSTED: so a known caller
-// can hit others, but not the process. Whoever has a good token, or the secret of the link, is trusted to finish requests,
-// and to acknowledge kApiStreamsMax; where everything is open, so is whoever made one good call. The quota does not
-// count all of a call (12 KB): 24 MB for a connection's 2,048.
-//
-// The process grows by a third more than was taken: by 180 MB with strangers that send requests without an end, by some
-// 600 MB for a moment with one that begins calls without an end, which gRPC reads faster than it makes calls of them.
-inline constexpr size_t kListenerBytesMax = 256 * 1024 * 1024;
 
 // Before the first GrpcServer: gRPC's own log lines go to ours, and every server gets the standard health service.
 // That one answers without asking who calls: probes of load balancers and kubelets have no token, and it says no
@@ -66,10 +49,6 @@ class GrpcServer {
     int receive_bytes_max = 4 * 1024 * 1024;  // one message
     int metadata_bytes_max = 8 * 1024;        // of one call
     int streams_max = 100;                    // calls under way at once; further ones wait at the client
-
-    // Accepts the connections, and is told by the services whose calls were allowed; must outlive the server. nullptr:
-    // gRPC accepts, and every peer is trusted.
-    Strangers* strangers = nullptr;
   };
 
   // FAILED_PRECONDITION when the address is taken, not of this host, or not allowed. The services must outlive the
@@ -88,12 +67,11 @@ class GrpcServer {
   void Shutdown(std::chrono::milliseconds timeout);
 
  private:
-  GrpcServer(std::unique_ptr<grpc::Server> server, std::string address, Strangers* strangers)
-      : server_(std::move(server)), address_(std::move(address)), strangers_(strangers) {}
+  GrpcServer(std::unique_ptr<grpc::Server> server, std::string address)
+      : server_(std::move(server)), address_(std::move(address)) {}
 
   std::unique_ptr<grpc::Server> server_;
   std::string address_;
-  Strangers* strangers_;
 };
 
 // GET /metrics, on two threads of its own.

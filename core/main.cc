@@ -101,9 +101,6 @@ int Run(const Config& config, const sigset_t& stop_signals) {
   options.on_draining = [&serving] { serving.SetDraining(); };
   RedisCounters redis;
   CoreRuntime runtime(std::move(options), ChooseStore(config, incarnation, redis));
-  Strangers api_strangers, link_strangers;
-  access->api->Tell(&api_strangers);
-  access->link.Tell(&link_strangers);
   ApiService api(runtime, *access->api);
   AdminService admin(runtime, *access->api);
   LinkService link(runtime, access->link);
@@ -119,16 +116,14 @@ int Run(const Config& config, const sigset_t& stop_signals) {
                                         .channelz = config.grpc_channelz,
                                         .receive_bytes_max = kApiReceiveBytesMax,
                                         .metadata_bytes_max = kApiMetadataBytesMax,
-                                        .streams_max = kApiStreamsMax,
-                                        .strangers = &api_strangers},
+                                        .streams_max = kApiStreamsMax},
                                        {&api, &admin});
   if (!api_server.ok()) return Fail(api_server.status());
   auto link_server = GrpcServer::Listen({.setting = "LINK_LISTEN",
                                          .listen = config.link_listen,
                                          .credentials = access->link_credentials,
                                          .receive_bytes_max = kLinkReceiveBytesMax,
-                                         .streams_max = kLinkStreamsMax,
-                                         .strangers = &link_strangers},
+                                         .streams_max = kLinkStreamsMax},
                                         {&link});
   if (!link_server.ok()) return Fail(link_server.status());
   std::unique_ptr<MetricsServer> metrics_server;
