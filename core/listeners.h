@@ -24,7 +24,8 @@ namespace presence::core {
 // A token of 8 KiB, and as much for what clients, proxies and tracing add.
 inline constexpr int kApiMetadataBytesMax = 16 * 1024;
 // A thousand watchers and as many short calls from one client; five such clients fill ApiService's budget of
-// 10,000, one does not. A stream costs gRPC some 10 KB: 20 MB for a connection.
+// 10,000, one does not. It bounds neither bytes nor memory: gRPC looks at the size of a request when its last byte is
+// there, and at this number when the peer has acknowledged the settings. Keep the listener away from whom you do not know.
 inline constexpr int kApiStreamsMax = 2048;
 // Each shard has a connection of its own with one Attach and at most 1,024 reads for REST; the rest is for those of
 // a stream that has just ended.
