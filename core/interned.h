@@ -8,8 +8,7 @@
 #include <string_view>
 
 #include "absl/container/flat_hash_set.h"
-#include "absl/hash/hash.h"
-#include "absl/strings/string_view.h"
+#include "core/id_map.h"
 #include "core/slab.h"
 
 namespace presence::core {
@@ -48,7 +47,7 @@ class Interned {
   struct Hash {
     using is_transparent = void;
     const Slab<Row, Tag>* rows;
-    size_t operator()(std::string_view id) const { return absl::HashOf(absl::string_view(id.data(), id.size())); }
+    size_t operator()(std::string_view id) const { return IdHash()(id); }
     size_t operator()(Index index) const { return (*this)(std::string_view((*rows)[index].id)); }
   };
   struct Equal {

@@ -3,33 +3,14 @@
 #include <string>
 #include <vector>
 
-#include "common/connection_id.h"
 #include "core/presence_text.h"
+#include "tests/fakes/hub_text.h"
 #include "tests/fakes/hub_world.h"
 
 namespace presence::core {
 namespace {
 
 using link::v1::CoreCommand;
-
-std::string Name(uint64_t connection) {
-  const ConnectionId id = ConnectionId::Unpack(connection);
-  return std::to_string(id.slot) + "." + std::to_string(id.generation);
-}
-
-template <typename Range>
-std::string Join(const Range& parts) {
-  std::string out;
-  for (const auto& part : parts) {
-    if (!out.empty()) out.push_back(',');
-    if constexpr (std::is_integral_v<std::decay_t<decltype(part)>>) {
-      out.append(std::to_string(part));
-    } else {
-      out.append(part);
-    }
-  }
-  return out;
-}
 
 std::string StatusIn(const std::string& text) {
   const std::string_view member = "\"status\":\"";

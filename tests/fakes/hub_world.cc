@@ -3,6 +3,7 @@
 #include "common/check.h"
 #include "common/connection_id.h"
 #include "core/presence_text.h"
+#include "tests/fakes/hub_text.h"
 
 namespace presence::core {
 namespace {
@@ -10,30 +11,11 @@ namespace {
 using link::v1::CoreCommand;
 using link::v1::EdgeEvent;
 
-std::string Name(uint64_t connection) {
-  const ConnectionId id = ConnectionId::Unpack(connection);
-  return std::to_string(id.slot) + "." + std::to_string(id.generation);
-}
-
-std::string Name(const ConnectionKey& key) {
+std::string KeyName(const ConnectionKey& key) {
   char edge[20];
   std::snprintf(edge, sizeof edge, "%llx", static_cast<unsigned long long>(key.incarnation));
   return std::string(edge) + "/" + std::to_string(ConnectionId::Unpack(key.connection).shard) + "/" +
          Name(key.connection);
-}
-
-template <typename Range>
-std::string Join(const Range& parts) {
-  std::string out;
-  for (const auto& part : parts) {
-    if (!out.empty()) out.push_back(',');
-    if constexpr (std::is_integral_v<std::decay_t<decltype(part)>>) {
-      out.append(std::to_string(part));
-    } else {
-      out.append(part);
-    }
-  }
-  return out;
 }
 
 std::string Hex(uint64_t number) {
@@ -312,7 +294,7 @@ void HubWorld::PresenceChanged(const PresenceChange& change) {
 void HubWorld::Write(const PresenceWrite& write) {
   using Kind = PresenceWrite::Kind;
   std::string line = write.kind == Kind::kAssert ? "assert " : write.kind == Kind::kReassert ? "reassert " : "remove ";
-  line += Name(write.key) + " attach=" + std::to_string(write.attach) + " ";
+  line += KeyName(write.key) + " attach=" + std::to_string(write.attach) + " ";
   line.append(write.user_id);
   if (write.kind != Kind::kRemove) line.append(" ").append(StatusName(write.status));
   if (!write.room_ids.empty()) line += " rooms=" + Join(write.room_ids);
@@ -328,7 +310,7 @@ void HubWorld::Write(const PresenceWrite& write) {
 void HubWorld::Refresh(uint64_t id, absl::Span<const RefreshEntry> entries) {
   std::string line = "refresh";
   for (const RefreshEntry& entry : entries) {
-    line += " " + Name(entry.key) + "@" + std::to_string(entry.attach) + (entry.pinged ? "(ping)" : "");
+    line += " " + KeyName(entry.key) + "@" + std::to_string(entry.attach) + (entry.pinged ? "(ping)" : "");
   }
   asked_.push_back(line);
   open_refreshes_.push_back(id);
