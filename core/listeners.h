@@ -24,12 +24,15 @@ namespace presence::core {
 // A token of 8 KiB, and as much for what clients, proxies and tracing add.
 inline constexpr int kApiMetadataBytesMax = 16 * 1024;
 // A thousand watchers and as many short calls from one client; five such clients fill ApiService's budget of
-// 10,000, one does not. It bounds neither bytes nor memory: gRPC looks at the size of a request when its last byte is
-// there, and at this number when the peer has acknowledged the settings. Keep the listener away from whom you do not know.
+// 10,000, one does not. It bounds no memory: gRPC looks at this number when the peer has acknowledged the settings.
 inline constexpr int kApiStreamsMax = 2048;
 // Each shard has a connection of its own with one Attach and at most 1,024 reads for REST; the rest is for those of
 // a stream that has just ended.
 inline constexpr int kLinkStreamsMax = 1200;
+// What the connections of one listener may make gRPC hold, from strangers, too: it has a request whole before anybody
+// can ask who calls, and looks at its size when its last byte is there. Above the bound it cuts off calls, whichever: an attacker
+// costs others calls on that listener (they are told to try again), but neither the process nor the other listener.
+inline constexpr size_t kListenerBytesMax = 256 << 20;
 
 // Before the first GrpcServer: gRPC's own log lines go to ours, and every server gets the standard health service.
 // That one answers without asking who calls: probes of load balancers and kubelets have no token, and it says no

@@ -31,8 +31,10 @@ class PeerCore final : private StoreListener {
       // Who says something is live: nobody waits for the next look into the registry.
       link::v1::BusEnvelope greeting;
       greeting.set_core(kIncarnation);
-      store_->Publish(0, greeting, {});
+      store_->Publish(1, greeting, {});
     });
+    // Calls that begin from here on find a core that has heard it: both stores answer in one turn of the loop.
+    EXPECT_TRUE(greeted_.WaitForNotificationWithTimeout(absl::FromChrono(kPatience)));
   }
   ~PeerCore() override {
     core_.OnLoop([this] {
@@ -61,7 +63,9 @@ class PeerCore final : private StoreListener {
   void OnStoreDown(std::string_view) override {}
   void OnWritten(uint64_t, const WriteResult&) override {}
   void OnRefreshed(uint64_t, absl::Span<const uint32_t>) override {}
-  void OnPublished(uint64_t, bool) override {}
+  void OnPublished(uint64_t, bool) override {
+    if (!greeted_.HasBeenNotified()) greeted_.Notify();
+  }
   void OnPublishedOnce(uint64_t, const OnceResult&) override {}
   void OnCoresRead(const absl::StatusOr<std::vector<uint64_t>>&) override {}
   void OnChangesRead(uint64_t, const absl::StatusOr<ChangeLog>&) override {}
@@ -71,6 +75,7 @@ class PeerCore final : private StoreListener {
 
   TestCore& core_;
   const Answer answer_;
+  absl::Notification greeted_;
   std::unique_ptr<MemoryStore> store_;
 };
 
