@@ -103,6 +103,7 @@ class Process:
 
     def start(self):
         with open(self.log_path, "ab") as log:
+            self.log_start = log.tell()
             self.process = subprocess.Popen(self.command, stdout=log, stderr=subprocess.STDOUT, env=self.environment)
         return self
 
@@ -112,6 +113,9 @@ class Process:
 
     def log(self):
         return self.log_path.read_text(errors="replace")
+
+    def log_since_start(self):
+        return self.log_path.read_bytes()[self.log_start:].decode(errors="replace")
 
     def kill(self, number=signal.SIGKILL):
         self.process.send_signal(number)
@@ -165,7 +169,7 @@ class Core(Process):
             "CORE_NAME": name, **settings})
 
     def await_ready(self):
-        until(lambda: "is ready" in self.log() or self.process.poll() is not None, what=f"{self.name} is ready")
+        until(lambda: "is ready" in self.log_since_start() or self.process.poll() is not None, what=f"{self.name} is ready")
         assert self.process.poll() is None, self.log()
         return self
 

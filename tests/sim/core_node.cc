@@ -28,6 +28,8 @@ void CoreProcess::Start() {
 void CoreProcess::Crash() {
   alive = false;
   links_.clear();
+  unanswered_.clear();  // which hold on to this core
+  asked_.clear();
   hub_.reset();
   store_.reset();
 }
