@@ -7,6 +7,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/core/api_client.h"
@@ -158,7 +159,10 @@ TEST(TapStream, WhoDoesNotReadIsEnded) {
   const std::string text = "{\"x\":\"" + std::string(2'000, 'x') + "\"}";
   for (int i = 0; i < 400 && core.runtime->metrics().hub().sizes.taps != 0; ++i) {
     for (int message = 0; message < 100; ++message) {
-      core.runtime->Send({.room_id = "room", .data_json = text}, [](const absl::Status&, const MessageAnswer&) {});
+      OutgoingMessage outgoing;
+      outgoing.room_id = "room";
+      outgoing.data_json = text;
+      core.runtime->Send(std::move(outgoing), [](const absl::Status&, const MessageAnswer&) {});
     }
     core.OnLoop([] {});
   }
