@@ -197,9 +197,11 @@ def test_a_core_that_is_stopped_hands_its_edges_over():
             alice = await connect(stack.edges[0], stack.token("alice"))
             bob = await connect(stack.edges[0], stack.token("bob"))
             await alice.subscribe(channel_id="room")
-            for core in stack.cores:
-                if core.metric("presence_core_links") > 0:
-                    first = core
+
+            def attached():
+                return [core for core in stack.cores if core.metric("presence_core_links") > 0]
+            await until_async(attached, what="a core has the edge")
+            [first] = attached()
             assert await first.kill_and_wait(signal.SIGTERM) == 0
             other = next(core for core in stack.cores if core is not first)
             await until_async(lambda: other.metric("presence_core_memberships") > 0, 5,

@@ -202,7 +202,7 @@ def test_an_outage_of_redis_is_a_pause(own_stack, how):
                     await watcher.expect(carol=ONLINE, bob=OFFLINE)
                 assert OFFLINE not in watcher.statuses_told("alice"), "nobody who stayed was shown as gone"
             for core in scene.cores:
-                assert core.metric("presence_core_redis_connections_lost_total") > 0, "on the metrics page"
+                until(lambda: core.metric("presence_core_redis_connections_lost_total") > 0, what="on the metrics page")
             # And all is as before.
             await change(alice, AWAY)
             await carol.subscribe(channel_id="room")

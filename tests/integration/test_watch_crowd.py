@@ -43,7 +43,7 @@ async def test_a_thousand_watchers_are_told_of_one_change(scene):
     watchers = [scene.watch(apis[number % CONNECTIONS], **targets[number % 3]) for number in range(WATCHERS)]
     await until_async(lambda: all(watcher.told and watcher.status("star") == ONLINE for watcher in watchers), 30,
                       lambda: next(watcher for watcher in watchers if watcher.status("star") != ONLINE))
-    assert core.metric("presence_core_watchers") == WATCHERS
+    await until_async(lambda: core.metric("presence_core_watchers") == WATCHERS)
     await star.send(type="status", status="away")
     await until_async(lambda: all(watcher.status("star") == AWAY for watcher in watchers), 30)
     assert all(watcher.statuses_told("star") == [ONLINE, AWAY] and watcher.ended is None for watcher in watchers)
@@ -136,7 +136,7 @@ async def test_a_stopped_process_costs_a_bounded_amount(scene):
         try:
             line = await asyncio.wait_for(stopped.stdout.readline(), 20 * PATIENCE)
             assert line == b"watching\n"
-            assert core.metric("presence_core_watchers") == 41
+            await until_async(lambda: core.metric("presence_core_watchers") == 41)
             stopped.send_signal(signal.SIGSTOP)
             await crowd.change(users, away=True)  # fills what lies between
             await reading.expect(**{user: AWAY for user in users})
