@@ -297,6 +297,7 @@ class RedisConnection::State : public std::enable_shared_from_this<State> {
     if (pending_.empty()) return;
     const Done done = std::move(pending_.front().done);
     pending_.pop_front();
+    answered_at_ = std::chrono::steady_clock::now();
     if (done) done(reply);
   }
 
@@ -355,7 +356,9 @@ class RedisConnection::State : public std::enable_shared_from_this<State> {
         if (now - entered_at_ > kAnswerMax) Drop("connected, but no answer within 2 s");
         return;
       case Phase::kReady:
-        if (!pending_.empty() && now - pending_.front().sent > kAnswerMax) return Drop("no answer within 2 s");
+        if (!pending_.empty() && now - std::max(pending_.front().sent, answered_at_) > kAnswerMax) {
+          return Drop("no answer within 2 s");
+        }
         if (!options_.channels.empty() && now - heard_at_ > kSilenceMax) Drop("the subscription was silent for 3 s");
         return;
     }
@@ -369,7 +372,7 @@ class RedisConnection::State : public std::enable_shared_from_this<State> {
   std::minstd_rand random_;
   redisAsyncContext* context_ = nullptr;
   Phase phase_ = Phase::kWaiting;
-  SteadyTime entered_at_, heard_at_, watch_due_;
+  SteadyTime entered_at_, heard_at_, answered_at_, watch_due_;
   std::deque<Pending> pending_;
   size_t subscribed_ = 0;
   std::chrono::milliseconds backoff_ = kBackoffMin;

@@ -4,7 +4,8 @@
 //
 // Lives on the thread of its io_context, and never blocks it, except that hiredis resolves names with getaddrinfo:
 // REDIS_URL should name an address or something in /etc/hosts where that matters. Never throws. Bounded: kCommandsMax
-// commands wait for an answer at most, and none for longer than kAnswerMax. The process must ignore SIGPIPE.
+// commands wait for an answer at most, and the connection is lost when none of them has come for kAnswerMax. A Redis that is merely
+// slow keeps it: to drop what waits and ask all of it again would only give it more to do. The process must ignore SIGPIPE.
 //
 // Does not do: TLS (a tunnel such as stunnel, beside the service, does), Sentinel, RESP3.
 #pragma once

@@ -183,7 +183,7 @@ class Store {
 
   virtual ~Store() = default;
 
-  // One transition. Answered by OnWritten; kUnavailable when the store is away or has not answered within 2 s
+  // One transition. Answered by OnWritten; kUnavailable when the store is away or has answered nothing for 2 s
   // (whether it was applied is then unknown: repeating it is safe).
   virtual void Write(const PresenceWrite& write) = 0;
 
@@ -218,7 +218,7 @@ class Store {
   // To that core alone. Volatile: no answer.
   virtual void Reply(uint64_t core, const link::v1::ClusterReplies& replies) = 0;
 
-  // Reads. Each callback is called exactly once, with UNAVAILABLE when the store is away or silent for 2 s.
+  // Reads. Each callback is called exactly once, with UNAVAILABLE when the store is away or has answered nothing for 2 s.
   // A user without an entry, or with a corrupt one, reads as OFFLINE.
   virtual void GetPresence(std::string_view user_id, std::function<void(absl::StatusOr<StoredPresence>)> done) = 0;
   // The same for up to kPresencesMax users, in one round trip; answered in their order.

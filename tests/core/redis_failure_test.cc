@@ -45,6 +45,32 @@ TEST_F(RedisFailure, AStalledRedisIsGivenUpAndFoundAgainWithItsState) {
   EXPECT_TRUE(HearsTheBus());
 }
 
+// Overloaded, it still answers one command after the other.
+TEST_F(RedisFailure, ASlowRedisIsNotTakenForOneThatIsGone) {
+  struct Listening final : RedisConnection::Listener {
+    void OnConnectionReady(RedisConnection&) override {}
+    void OnConnectionLost(RedisConnection&, std::string_view why) override { lost = why; }
+    void OnMessage(std::string_view, std::string_view) override {}
+    std::string lost;
+  } listener;
+  RedisConnection connection(io_, {.address = *ParseRedisUrl(server_->UnixUrl()), .name = "test", .channels = {}},
+                             listener);
+  ASSERT_TRUE(RunUntil([&] { return connection.ready(); }));
+  RedisCommand slow;
+  slow.Start(4).Add("EVAL").Add(
+      "local function now() local time = redis.call('TIME') return time[1] * 1000000 + time[2] end "
+      "local from = now() while now() - from < 600000 do end return 1");
+  // Redis answers when it has carried out what it has read: not more than one of these at once.
+  slow.Add("0").Add(std::string(100'000, 'x'));
+  int answers = 0;
+  for (int i = 0; i < 5; ++i) {
+    ASSERT_TRUE(connection.Send(slow, [&](RedisReply reply) { answers += static_cast<int>(reply.number()); }));
+  }
+  ASSERT_TRUE(RunUntil([&] { return answers == 5 || !listener.lost.empty(); }));
+  EXPECT_EQ(answers, 5) << "the last one waits for longer than 2 s, and none is silent for so long";
+  EXPECT_EQ(listener.lost, "");
+}
+
 TEST_F(RedisFailure, NoMoreThanABoundWaitsForAStalledRedis) {
   AttachAndComeUp();
   server_->Stall();
