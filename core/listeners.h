@@ -30,8 +30,9 @@ inline constexpr int kApiStreamsMax = 2048;
 // a stream that has just ended.
 inline constexpr int kLinkStreamsMax = 1200;
 // What the connections of one listener may make gRPC hold, from strangers, too: it has a request whole before anybody
-// can ask who calls, and looks at its size when its last byte is there. Above the bound it cuts off calls, whichever: an attacker
-// costs others calls on that listener (they are told to try again), but neither the process nor the other listener.
+// can ask who calls, and looks at its size when its last byte is there. Above the bound it cuts off calls, whichever: who sends too
+// much costs others calls on that listener (they are told to try again), but neither the process nor the other listener. Calls that
+// a peer begins without ever acknowledging settings are not bounded by it: README.md.
 inline constexpr size_t kListenerBytesMax = 256 << 20;
 
 // Before the first GrpcServer: gRPC's own log lines go to ours, and every server gets the standard health service.

@@ -8,6 +8,8 @@
 #include <optional>
 #include <utility>
 
+#include "absl/synchronization/notification.h"
+#include "absl/time/time.h"
 #include "core/memory_store.h"
 #include "tests/core/test_core.h"
 

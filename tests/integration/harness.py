@@ -117,6 +117,10 @@ class Process:
     def log_since_start(self):
         return self.log_path.read_bytes()[self.log_start:].decode(errors="replace")
 
+    def resident_bytes(self):
+        with open(f"/proc/{self.pid}/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
     def kill(self, number=signal.SIGKILL):
         self.process.send_signal(number)
         if number in (signal.SIGKILL, signal.SIGTERM):

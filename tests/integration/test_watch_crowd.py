@@ -1,7 +1,6 @@
 """WatchPresence with many: a thousand watchers at once, and watchers that never read."""
 
 import asyncio
-import os
 import pathlib
 import signal
 import sys
@@ -24,11 +23,6 @@ def stack():
     settings = {"WS_HEARTBEAT_INTERVAL": "60"}
     with Stack(cores=1, edges=1, core_settings=settings, edge_settings=settings) as stack:
         yield stack
-
-
-def resident_bytes(process):
-    with open(f"/proc/{process.pid}/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @story
@@ -67,14 +61,14 @@ async def test_a_watcher_that_never_reads_costs_a_bounded_amount(scene):
         await until_async(lambda: core.metric("presence_core_watchers") == 21)
         await crowd.change(users, away=True)
         await reading.expect(**{user: AWAY for user in users})
-        before = resident_bytes(core)
+        before = core.resident_bytes()
         for number in range(10):
             away = number % 2 == 1
             await crowd.change(users, away)
             await reading.expect(**{user: AWAY if away else ONLINE for user in users})  # else some would be one change
         assert core.metric("presence_core_watchers") == 21, "changes of one user replace each other: nobody is sent away"
         # 400,000 changes were not read: some 20 MB, if each waited.
-        grown = resident_bytes(core) - before
+        grown = core.resident_bytes() - before
         assert grown < 8 * PATIENCE * 2**20, f"{grown} bytes"
 
         # Who wakes up is told how it is now, not all that was.
@@ -141,12 +135,12 @@ async def test_a_stopped_process_costs_a_bounded_amount(scene):
             stopped.send_signal(signal.SIGSTOP)
             await crowd.change(users, away=True)  # fills what lies between
             await reading.expect(**{user: AWAY for user in users})
-            before = resident_bytes(core)
+            before = core.resident_bytes()
             for number in range(10):
                 away = number % 2 == 1
                 await crowd.change(users, away)
                 await reading.expect(**{user: AWAY if away else ONLINE for user in users})
-            grown = resident_bytes(core) - before
+            grown = core.resident_bytes() - before
             assert grown < 16 * PATIENCE * 2**20, f"{grown} bytes: 800,000 changes would be some 80 MB"
             assert core.metric("presence_core_streams_ended_slow_total") == 0
 
@@ -157,7 +151,7 @@ async def test_a_stopped_process_costs_a_bounded_amount(scene):
             await until_async(lambda: core.metric("presence_core_watchers") == 1, 30)
             assert core.metric('presence_core_streams_ended_slow_total{method="WatchPresence"}') == 40
             await reading.expect(**{user: ONLINE for user in more})
-            grown = resident_bytes(core) - before
+            grown = core.resident_bytes() - before
             assert grown < 64 * PATIENCE * 2**20, f"{grown} bytes, 10,500 more users with a connection each included"
             assert await scene.here.is_online("visitor-00000"), "others are served"
             assert reading.ended is None
