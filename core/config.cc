@@ -89,6 +89,12 @@ void DeclareSettings(ConfigReader& reader, Config& c) {
              "where state and bus are: redis://[:password@]host:port/db; memory: keeps them in this process, for one "
              "core alone");
 
+  reader.List("REDIS_SENTINELS", &c.redis_sentinels,
+              "host:port of each Sentinel; they say where the primary is, and of REDIS_URL only user, password and "
+              "database count");
+  reader.Text("REDIS_MASTER_NAME", &c.redis_master_name, "what the Sentinels call the primary");
+  reader.Secret("REDIS_SENTINEL_PASSWORD", &c.redis_sentinel_password, "of the Sentinels themselves, if they want one");
+
   reader.Section("Listeners");
   reader.Listen("API_LISTEN", &c.api_listen, "the public gRPC API, health and reflection; port 0: any free one");
   reader.Listen("LINK_LISTEN", &c.link_listen, "the edges attach here; not for the public");
@@ -137,9 +143,26 @@ void DeclareSettings(ConfigReader& reader, Config& c) {
 
   reader.Check([&c] { return c.in_memory() || c.redis_address().ok(); },
                "REDIS_URL must be redis://[[user]:password@]host[:port][/database], unix:///path or memory:");
+  reader.Check([&c] { return c.sentinels().ok(); },
+               "REDIS_SENTINELS must be a list of host:port, and REDIS_MASTER_NAME must not be empty beside it");
+  reader.Check([&c] { return c.redis_sentinels.empty() || !c.in_memory(); },
+               "REDIS_SENTINELS and REDIS_URL=memory: contradict each other: unset one of them");
   reader.Check([&c] { return c.presence_ttl >= 3 * c.heartbeat_interval; },
                "WS_PRESENCE_TTL must be at least 3 x WS_HEARTBEAT_INTERVAL, or live users would be shown offline");
   DeclareAccessRules(reader, c);
+}
+
+absl::StatusOr<SentinelOptions> Config::sentinels() const {
+  SentinelOptions options;
+  for (const std::string& text : redis_sentinels) {
+    absl::StatusOr<RedisAddress> address = ParseSentinel(text);
+    if (!address.ok()) return address.status();
+    address->password = redis_sentinel_password;
+    options.sentinels.push_back(*std::move(address));
+  }
+  if (!options.empty() && redis_master_name.empty()) return absl::InvalidArgumentError("REDIS_MASTER_NAME is empty");
+  options.primary_name = redis_master_name;
+  return options;
 }
 
 ApiAuth Config::effective_api_auth() const {

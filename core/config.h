@@ -13,6 +13,7 @@
 #include "common/token_settings.h"
 #include "core/hub.h"
 #include "core/redis_connection.h"
+#include "core/redis_sentinels.h"
 #include "core/store.h"
 
 namespace presence::core {
@@ -28,6 +29,10 @@ struct Config {
   log::Level log_level = log::Level::kInfo;
 
   std::string redis_url = "redis://127.0.0.1:6379/0";  // kMemoryUrl: no Redis, this core alone
+
+  std::vector<std::string> redis_sentinels;
+  std::string redis_master_name = "mymaster";
+  std::string redis_sentinel_password;
 
   ListenAddress api_listen{"127.0.0.1", 50051};
   ListenAddress link_listen{"127.0.0.1", 50052};
@@ -55,6 +60,9 @@ struct Config {
 
   // What redis_url says. OK after Read.
   absl::StatusOr<RedisAddress> redis_address() const { return ParseRedisUrl(redis_url); }
+
+  // What redis_sentinels says; without any: empty. OK after Read.
+  absl::StatusOr<SentinelOptions> sentinels() const;
 
   // What kAuto comes to.
   ApiAuth effective_api_auth() const;

@@ -49,16 +49,16 @@ uint64_t RandomIncarnation() {
 }
 
 StoreFactory ChooseStore(const Config& config, uint64_t incarnation, RedisCounters& redis) {
-  return [&config, &redis, options = config.MakeStoreOptions(incarnation)](asio::io_context& io,
-                                                                           StoreListener& listener) {
-    if (!config.in_memory()) {
-      return HostedStore{nullptr, std::make_unique<RedisStore>(
-                                      io, RedisStoreOptions{options, *config.redis_address(), {}, &redis}, listener)};
-    }
-    auto database = std::make_shared<MemoryDatabase>([] { return ReadClocks().wall; });
-    auto store = std::make_unique<MemoryStore>(options, *database, listener);
-    return HostedStore{[database, memory = store.get()] { return memory->RunPending(); }, std::move(store)};
-  };
+  return
+      [&config, &redis, options = config.MakeStoreOptions(incarnation)](asio::io_context& io, StoreListener& listener) {
+        if (!config.in_memory()) {
+          RedisStoreOptions redis_options{options, *config.redis_address(), {}, &redis, *config.sentinels()};
+          return HostedStore{nullptr, std::make_unique<RedisStore>(io, std::move(redis_options), listener)};
+        }
+        auto database = std::make_shared<MemoryDatabase>([] { return ReadClocks().wall; });
+        auto store = std::make_unique<MemoryStore>(options, *database, listener);
+        return HostedStore{[database, memory = store.get()] { return memory->RunPending(); }, std::move(store)};
+      };
 }
 
 // SIGTERM and SIGINT reach WaitForStop alone, whatever threads there are.

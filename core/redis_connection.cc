@@ -180,6 +180,17 @@ class RedisConnection::State : public std::enable_shared_from_this<State> {
     Lost(why);
   }
 
+  void MoveTo(RedisAddress address) {
+    if (closed_ || options_.address == address) return;
+    if (phase_ != Phase::kWaiting) {
+      FreeContext();
+      Lost("the primary is another one now");
+    }
+    options_.address = std::move(address);
+    backoff_ = kBackoffMin;
+    Redial(std::chrono::milliseconds(0));
+  }
+
  private:
   enum class Phase : uint8_t { kWaiting, kConnecting, kGreeting, kReady };
 
@@ -191,7 +202,7 @@ class RedisConnection::State : public std::enable_shared_from_this<State> {
   static State* From(const redisAsyncContext* context) { return static_cast<State*>(context->data); }
 
   void Dial() {
-    if (closed_) return;
+    if (closed_ || phase_ != Phase::kWaiting || !options_.address.known()) return;
     const RedisAddress& address = options_.address;
     Enter(Phase::kConnecting);
     redisAsyncContext* context = address.unix_path.empty() ? redisAsyncConnect(address.host.c_str(), address.port)
@@ -320,10 +331,7 @@ class RedisConnection::State : public std::enable_shared_from_this<State> {
         std::uniform_int_distribution<int64_t>(backoff_.count() / 2, backoff_.count())(random_));
     backoff_ = std::min(backoff_ * 2, kBackoffMax);
     Enter(Phase::kWaiting);
-    redial_.expires_after(wait);
-    redial_.async_wait([self = shared_from_this()](const asio::error_code& error) {
-      if (!error) self->Dial();
-    });
+    Redial(wait);
 
     const std::deque<Pending> lost = std::exchange(pending_, {});
     listener_.OnConnectionLost(owner_, options_.address.ToString() + ": " + std::string(why));
@@ -331,6 +339,14 @@ class RedisConnection::State : public std::enable_shared_from_this<State> {
       if (closed_) return;
       if (pending.done) pending.done(RedisReply());
     }
+  }
+
+  // Takes the place of a dial that waits.
+  void Redial(std::chrono::milliseconds wait) {
+    redial_.expires_after(wait);
+    redial_.async_wait([self = shared_from_this()](const asio::error_code& error) {
+      if (!error) self->Dial();
+    });
   }
 
   void Watch() {
@@ -396,6 +412,9 @@ bool RedisConnection::Send(const RedisCommand& command, Done done) {
 }
 void RedisConnection::Drop(std::string_view why) {
   state_->Drop(why);
+}
+void RedisConnection::MoveTo(RedisAddress address) {
+  state_->MoveTo(std::move(address));
 }
 
 }  // namespace presence::core

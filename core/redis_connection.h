@@ -7,7 +7,8 @@
 // commands wait for an answer at most, and the connection is lost when none of them has come for kAnswerMax. A Redis that is merely
 // slow keeps it: to drop what waits and ask all of it again would only give it more to do. The process must ignore SIGPIPE.
 //
-// Does not do: TLS (a tunnel such as stunnel, beside the service, does), Sentinel, RESP3.
+// Does not do: TLS (a tunnel such as stunnel, beside the service, does), RESP3, asking Sentinels (redis_sentinels.h; it is told where to go
+// by MoveTo).
 #pragma once
 
 #include <asio/io_context.hpp>
@@ -34,6 +35,8 @@ struct RedisAddress {
   uint32_t database = 0;
 
   std::string ToString() const;  // for logs: without the password
+  bool known() const { return !host.empty() || !unix_path.empty(); }
+  friend bool operator==(const RedisAddress&, const RedisAddress&) = default;
 };
 
 // redis://[[user]:password@]host[:port][/database], where user and password may hold %XX, an IPv6 host stands in
@@ -86,7 +89,7 @@ class RedisConnection {
   static constexpr std::chrono::milliseconds kBackoffMin{100}, kBackoffMax{2000};
 
   struct Options {
-    RedisAddress address;
+    RedisAddress address;               // not known: nothing is dialled before MoveTo
     std::string name;                   // CLIENT SETNAME
     std::vector<std::string> channels;  // not empty: a connection for subscriptions
   };
@@ -117,6 +120,9 @@ class RedisConnection {
 
   // Gives the connection up and dials again.
   void Drop(std::string_view why);
+
+  // From now on this address, dialled at once. Nothing happens when it is that already. Not from inside a callback of this connection.
+  void MoveTo(RedisAddress address);
 
  private:
   class State;

@@ -52,6 +52,16 @@ std::string_view KindName(PresenceWrite::Kind kind) {
   return {};
 }
 
+// Where the connections begin.
+RedisAddress FirstAddress(const RedisStoreOptions& options) {
+  RedisAddress address = options.address;
+  if (!options.sentinels.empty()) {
+    address.host.clear();
+    address.unix_path.clear();
+  }
+  return address;
+}
+
 }  // namespace
 
 RedisStore::RedisStore(asio::io_context& io, RedisStoreOptions options, StoreListener& listener)
@@ -62,19 +72,31 @@ RedisStore::RedisStore(asio::io_context& io, RedisStoreOptions options, StoreLis
       core_(FormatCore(options_.store.core_incarnation)),
       echo_channel_("presence.echo:" + core_),
       replies_channel_(RepliesChannel(options_.store.core_incarnation)),
-      commands_(io, {options_.address, "presence-core", {}}, *this),
+      commands_(io, {FirstAddress(options_), "presence-core", {}}, *this),
       subscription_(io,
-                    {options_.address,
+                    {FirstAddress(options_),
                      "presence-core",
                      {std::string(kBusChannel), std::string(kMessagesChannel), std::string(kUpdatesChannel),
                       replies_channel_, echo_channel_}},
                     *this),
       echo_timer_(io) {
+  if (!options_.sentinels.empty()) FollowSentinels();
   Echo();
 }
 
 RedisStore::~RedisStore() {
   *alive_ = false;
+}
+
+void RedisStore::FollowSentinels() {
+  sentinels_ = std::make_unique<RedisSentinels>(io_, options_.sentinels, [this](const PrimaryWord& primary) {
+    RedisAddress address = options_.address;
+    address.unix_path.clear();
+    address.host = primary.host;
+    address.port = primary.port;
+    commands_.MoveTo(address);
+    subscription_.MoveTo(address);
+  });
 }
 
 // ----------------------------------------------------------------------------------------------------- coming up
@@ -158,6 +180,7 @@ void RedisStore::OnConnectionLost(RedisConnection& connection, std::string_view 
   if (&connection == &commands_) inspected_ = false;
   const bool news = why != last_loss_;
   last_loss_ = why;
+  if (sentinels_ != nullptr) sentinels_->Ask();
   if (std::exchange(up_, false)) {
     listener_.OnStoreDown(why);
   } else if (news) {

@@ -1,6 +1,9 @@
 // The store on Redis: two connections, one for commands and one for subscriptions, and a script for whatever must be
 // atomic: one for every transition, one for what is published once, one for who is live.
 //
+// With Sentinels it goes where they say the primary is, and follows them to another one: that is a loss of the connection and, since the
+// run id differs, of state, as after any restart of Redis: all is asserted again.
+//
 // Lives on the thread of its io_context. Up while both connections stand; when one is lost it says OnStoreDown, dials
 // again, and says OnStoreUp when both stand again. While only the subscription is lost, calls are still answered from
 // Redis.
@@ -27,15 +30,17 @@
 #include "core/core_text.h"
 #include "core/redis_connection.h"
 #include "core/redis_counters.h"
+#include "core/redis_sentinels.h"
 #include "core/store.h"
 
 namespace presence::core {
 
 struct RedisStoreOptions {
   StoreOptions store;
-  RedisAddress address;
+  RedisAddress address;               // with Sentinels: user, password and database alone
   std::function<WallTime()> clock;    // for tests; empty: Redis' own
   RedisCounters* counters = nullptr;  // outlive the store; null: its own
+  SentinelOptions sentinels{};        // empty: `address` is the primary
 };
 
 class RedisStore final : public Store, private RedisConnection::Listener {
@@ -84,6 +89,7 @@ class RedisStore final : public Store, private RedisConnection::Listener {
   // For what a store cannot do without: false when `reply` is of no use, and the connection is dropped, saying why.
   bool Granted(RedisReply reply, std::string_view what);
   void OnServerInfo(std::string_view info);
+  void FollowSentinels();
   void GoUpWhenReady();
   void Echo();
 
@@ -114,6 +120,7 @@ class RedisStore final : public Store, private RedisConnection::Listener {
   const std::string core_;  // as it is written in Redis
   const std::string echo_channel_, replies_channel_;
   RedisConnection commands_, subscription_;
+  std::unique_ptr<RedisSentinels> sentinels_;  // null: there are none
   asio::steady_timer echo_timer_;
   std::string run_id_;           // of the server that the command connection reaches
   std::string previous_run_id_;  // of the one when this store last came up

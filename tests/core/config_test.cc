@@ -88,6 +88,27 @@ TEST_F(CoreConfigTest, ReportsAllMistakesTogether) {
   EXPECT_THAT(reader_->MistakesText(), testing::Not(HasSubstr("secret")));
 }
 
+TEST_F(CoreConfigTest, SentinelsSayWhereThePrimaryIs) {
+  ASSERT_EQ(Read({{"REDIS_SENTINELS", "10.0.0.1, 10.0.0.2:5000"},
+                  {"REDIS_MASTER_NAME", "chat"},
+                  {"REDIS_SENTINEL_PASSWORD", "word"}}),
+            ConfigReader::Outcome::kRun)
+      << reader_->MistakesText();
+  const SentinelOptions sentinels = *config_.sentinels();
+  ASSERT_EQ(sentinels.sentinels.size(), 2u);
+  EXPECT_EQ(sentinels.sentinels[0].port, 26379);
+  EXPECT_EQ(sentinels.sentinels[1].port, 5000);
+  EXPECT_EQ(sentinels.sentinels[1].password, "word");
+  EXPECT_EQ(sentinels.primary_name, "chat");
+}
+
+TEST_F(CoreConfigTest, SentinelsMustBeAddressesAndNeedARedis) {
+  EXPECT_EQ(Read({{"REDIS_SENTINELS", "10.0.0.1:none"}}), ConfigReader::Outcome::kInvalid);
+  EXPECT_THAT(reader_->Mistakes(), ElementsAre(HasSubstr("REDIS_SENTINELS")));
+  EXPECT_EQ(Read({{"REDIS_SENTINELS", "10.0.0.1"}, {"REDIS_URL", "memory:"}}), ConfigReader::Outcome::kInvalid);
+  EXPECT_THAT(reader_->Mistakes(), ElementsAre(HasSubstr("contradict")));
+}
+
 // --- access.
 
 TEST_F(CoreConfigTest, OnLoopbackEverythingIsOpenUnlessSomethingSaysOtherwise) {
