@@ -7,6 +7,8 @@
 #include <openssl/param_build.h>
 
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <tuple>
@@ -23,10 +25,8 @@ namespace {
 using nlohmann::json;
 
 constexpr int kDepthMax = 8;           // keys with x5c and the like are 3 deep
-constexpr size_t kKidBytesMax = 512;   // Keycloak: 43
 constexpr size_t kKidShownBytes = 64;  // of a skipped key
 constexpr int kExponentBitsMax = 64;   // OpenSSL's own bound for large moduli
-constexpr size_t kP256CoordinateBytes = 32;
 
 template <auto Free>
 struct Freed {
@@ -73,7 +73,13 @@ PublicKey BuildKey(const char* type, OSSL_PARAM_BLD* builder) {
   return PublicKey(key);
 }
 
-std::variant<PublicKey, Reason> RsaKey(const json& jwk) {
+struct BuiltKey {
+  PublicKey key;
+  KeyKind kind = KeyKind::kRsa;
+};
+using KeyOrReason = std::variant<BuiltKey, Reason>;
+
+KeyOrReason RsaKey(const json& jwk) {
   const auto modulus_bytes = BytesMember(jwk, "n");
   const auto exponent_bytes = BytesMember(jwk, "e");
   if (!modulus_bytes || !exponent_bytes) return Reason("RSA key without a well-formed n and e");
@@ -94,27 +100,64 @@ std::variant<PublicKey, Reason> RsaKey(const json& jwk) {
   }
   PublicKey key = BuildKey("RSA", builder.get());
   if (key == nullptr) return Reason("OpenSSL refuses the RSA key");
-  return key;
+  return BuiltKey{std::move(key), KeyKind::kRsa};
 }
 
-std::variant<PublicKey, Reason> EcKey(const json& jwk) {
-  const std::string* curve = StringMember(jwk, "crv");
-  if (curve == nullptr || *curve != "P-256") return Reason("unsupported curve");
+// As a JWK calls it, as OpenSSL calls it, and the size of a coordinate (EC) or of the whole key (OKP).
+struct Curve {
+  std::string_view name;
+  const char* group;
+  KeyKind kind;
+  size_t bytes;
+};
+
+// RFC 7518, section 6.2.1.1.
+constexpr std::array kEcCurves = {Curve{"P-256", "prime256v1", KeyKind::kP256, 32},
+                                  Curve{"P-384", "secp384r1", KeyKind::kP384, 48}};
+// RFC 8037, section 2; X25519 and X448 sign nothing.
+constexpr std::array kEdwardsCurves = {Curve{"Ed25519", "ED25519", KeyKind::kEd25519, 32},
+                                       Curve{"Ed448", "ED448", KeyKind::kEd448, 57}};
+
+template <size_t kCount>
+const Curve* CurveIn(const std::array<Curve, kCount>& curves, const json& jwk) {
+  const std::string* name = StringMember(jwk, "crv");
+  if (name == nullptr) return nullptr;
+  const auto found = std::find_if(curves.begin(), curves.end(), [&](const Curve& one) { return one.name == *name; });
+  return found == curves.end() ? nullptr : &*found;
+}
+
+KeyOrReason EcKey(const json& jwk) {
+  const Curve* curve = CurveIn(kEcCurves, jwk);
+  if (curve == nullptr) return Reason("unsupported curve");
   const auto x = BytesMember(jwk, "x");
   const auto y = BytesMember(jwk, "y");
-  if (!x || !y || x->size() != kP256CoordinateBytes || y->size() != kP256CoordinateBytes) {
+  if (!x || !y || x->size() != curve->bytes || y->size() != curve->bytes) {
     return Reason("EC key without a well-formed x and y");
   }
   const std::string point = "\x04" + *x + *y;  // uncompressed (SEC 1, section 2.3.3)
   const ParamBuilder builder(OSSL_PARAM_BLD_new());
   if (builder == nullptr ||
-      OSSL_PARAM_BLD_push_utf8_string(builder.get(), OSSL_PKEY_PARAM_GROUP_NAME, "prime256v1", 0) != 1 ||
+      OSSL_PARAM_BLD_push_utf8_string(builder.get(), OSSL_PKEY_PARAM_GROUP_NAME, curve->group, 0) != 1 ||
       OSSL_PARAM_BLD_push_octet_string(builder.get(), OSSL_PKEY_PARAM_PUB_KEY, point.data(), point.size()) != 1) {
     return Reason("out of memory");
   }
   PublicKey key = BuildKey("EC", builder.get());
   if (key == nullptr) return Reason("EC point is not on the curve");
-  return key;
+  return BuiltKey{std::move(key), curve->kind};
+}
+
+KeyOrReason EdwardsKey(const json& jwk) {
+  const Curve* curve = CurveIn(kEdwardsCurves, jwk);
+  if (curve == nullptr) return Reason("unsupported curve");
+  const auto x = BytesMember(jwk, "x");
+  if (!x || x->size() != curve->bytes) return Reason("OKP key without a well-formed x");
+  PublicKey key(EVP_PKEY_new_raw_public_key_ex(nullptr, curve->group, nullptr,
+                                               reinterpret_cast<const unsigned char*>(x->data()), x->size()));
+  if (key == nullptr) {
+    ERR_clear_error();
+    return Reason("OpenSSL refuses the OKP key");
+  }
+  return BuiltKey{std::move(key), curve->kind};
 }
 
 // Whether `use` and `key_ops` let the key verify signatures (RFC 7517, sections 4.2 and 4.3).
@@ -136,22 +179,24 @@ std::variant<VerificationKey, Reason> ToKey(const json& jwk) {
   VerificationKey result;
   if (jwk.contains("kid")) {
     const std::string* kid = StringMember(jwk, "kid");
-    if (kid == nullptr || kid->empty() || kid->size() > kKidBytesMax) return Reason("kid is malformed");
+    if (kid == nullptr || kid->empty() || kid->size() > JwkSet::kKidBytesMax) return Reason("kid is malformed");
     result.kid = *kid;
   }
   const std::string* type = StringMember(jwk, "kty");
   if (type == nullptr) return Reason("no kty");
-  const bool rsa = *type == "RSA";
-  if (!rsa && *type != "EC") return Reason("unsupported kty");
-  result.algorithm = rsa ? SignatureAlgorithm::kRs256 : SignatureAlgorithm::kEs256;
+  if (*type != "RSA" && *type != "EC" && *type != "OKP") return Reason("unsupported kty");
   if (const auto forbidden = ForbiddenUse(jwk)) return *forbidden;
-  if (jwk.contains("alg")) {
-    const std::string* algorithm = StringMember(jwk, "alg");
-    if (algorithm == nullptr || *algorithm != AlgorithmName(result.algorithm)) return Reason("unsupported alg");
-  }
-  auto built = rsa ? RsaKey(jwk) : EcKey(jwk);
+  KeyOrReason built = *type == "RSA" ? RsaKey(jwk) : *type == "EC" ? EcKey(jwk) : EdwardsKey(jwk);
   if (const Reason* reason = std::get_if<Reason>(&built)) return *reason;
-  result.key = std::get<PublicKey>(std::move(built));
+  BuiltKey& key = std::get<BuiltKey>(built);
+  result.algorithm = UsualAlgorithm(key.kind);
+  if (jwk.contains("alg")) {
+    const std::string* name = StringMember(jwk, "alg");
+    const auto algorithm = name == nullptr ? std::nullopt : AlgorithmNamed(*name);
+    if (!algorithm || !Fits(*algorithm, key.kind)) return Reason("unsupported alg");
+    result.algorithm = *algorithm;
+  }
+  result.key = std::move(key.key);
   return result;
 }
 
@@ -167,10 +212,6 @@ std::string ShownKid(const json& jwk) {
 
 }  // namespace
 
-std::string_view AlgorithmName(SignatureAlgorithm algorithm) {
-  return algorithm == SignatureAlgorithm::kRs256 ? "RS256" : "ES256";
-}
-
 void VerificationKey::FreeKey::operator()(evp_pkey_st* key) const {
   EVP_PKEY_free(key);
 }
@@ -183,7 +224,9 @@ absl::StatusOr<JwkSet> JwkSet::Parse(std::string_view text) {
   if (keys == document->end() || !keys->is_array()) return absl::InvalidArgumentError("JWK set: no array \"keys\"");
   if (keys->size() > kKeysMax) return absl::InvalidArgumentError("JWK set: more than 100 keys");
 
+  static std::atomic<uint64_t> sets_parsed{0};
   JwkSet set;
+  set.id_ = sets_parsed.fetch_add(1, std::memory_order_relaxed) + 1;
   for (const json& jwk : *keys) {
     std::variant<VerificationKey, Reason> parsed = Reason("not an object");
     if (jwk.is_object()) parsed = ToKey(jwk);

@@ -4,8 +4,8 @@
 // carries OpenSSL's key object, built once, and the single algorithm that it may be used with: a token never
 // chooses the algorithm.
 //
-// Does not do: private or symmetric keys, certificates (x5c, x5u), curves other than P-256, algorithms other
-// than RS256 and ES256, fetching (key_source.h).
+// Does not do: private or symmetric keys, certificates (x5c, x5u), other algorithms than those of
+// signature_algorithm.h, fetching (key_source.h).
 #pragma once
 
 #include <cstddef>
@@ -17,16 +17,11 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "common/signature_algorithm.h"
 
 struct evp_pkey_st;  // OpenSSL's EVP_PKEY
 
 namespace presence {
-
-// RFC 7518, section 3.1.
-enum class SignatureAlgorithm : uint8_t { kRs256, kEs256 };
-
-// "RS256" or "ES256", as in the `alg` of a header or a key: case matters.
-std::string_view AlgorithmName(SignatureAlgorithm algorithm);
 
 struct VerificationKey {
   struct FreeKey {
@@ -41,7 +36,8 @@ struct VerificationKey {
 class JwkSet {
  public:
   static constexpr size_t kDocumentBytesMax = 256 * 1024;
-  static constexpr size_t kKeysMax = 100;  // Keycloak shows two or three per realm
+  static constexpr size_t kKeysMax = 100;      // Keycloak shows two or three per realm
+  static constexpr size_t kKidBytesMax = 512;  // Keycloak: 43
   static constexpr int kRsaBitsMin = 2048, kRsaBitsMax = 8192;
 
   // A key that was left out, and why; constant text and at most 64 printable characters of its kid.
@@ -53,10 +49,10 @@ class JwkSet {
   JwkSet(JwkSet&&) = default;
   JwkSet& operator=(JwkSet&&) = default;
 
-  // Takes the keys that can verify a signature: RSA (kRsaBitsMin to kRsaBitsMax, e odd and at least 3) and EC
-  // P-256 (on the curve), `use` absent or "sig", `key_ops` absent or with "verify". `alg` absent means RS256
-  // or ES256, by the kind of key. Others are skipped, not an error: a realm also publishes encryption keys.
-  // Of several with the same kid and algorithm the first counts.
+  // Takes the keys that can verify a signature: RSA (kRsaBitsMin to kRsaBitsMax, e odd and at least 3), EC
+  // P-256 and P-384 (on the curve), Ed25519 and Ed448; `use` absent or "sig", `key_ops` absent or with "verify". `alg`
+  // absent means RS256, ES256, ES384 or EdDSA, by the kind of key. Others are skipped, not an error: a realm also
+  // publishes encryption keys. Of several with the same kid and algorithm the first counts.
   //
   // INVALID_ARGUMENT: not a JWK set (no object, no array `keys`, a member name twice), or beyond the two
   // bounds. A set without any usable key is not an error; see empty().
@@ -67,6 +63,10 @@ class JwkSet {
   // The key, when the set holds exactly one; it may verify tokens that name no key. Else nullptr.
   const VerificationKey* Only() const { return keys_.size() == 1 ? keys_.data() : nullptr; }
 
+  // Another one for each set that was parsed in this process, even from the same text: what was decided by the keys of
+  // one set can be told from what another one would say.
+  uint64_t id() const { return id_; }
+
   bool empty() const { return keys_.empty(); }
   absl::Span<const VerificationKey> keys() const { return keys_; }  // sorted by kid, then algorithm
   absl::Span<const Skipped> skipped() const { return skipped_; }    // in the document's order
@@ -74,6 +74,7 @@ class JwkSet {
  private:
   JwkSet() = default;
 
+  uint64_t id_ = 0;
   std::vector<VerificationKey> keys_;
   std::vector<Skipped> skipped_;
 };

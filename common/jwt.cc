@@ -7,6 +7,7 @@
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 
+#include <array>
 #include <exception>
 #include <jwt/jwt.hpp>
 #include <memory>
@@ -24,7 +25,6 @@ namespace {
 using nlohmann::json;
 
 constexpr int kRsaBits = 2048;
-constexpr int kP256CoordinateBytes = 32;
 
 struct FreeBio {
   void operator()(BIO* bio) const { BIO_free_all(bio); }
@@ -40,6 +40,21 @@ int NoPassPhrase(char*, int, int, void*) {
   return -1;
 }
 
+std::optional<KeyKind> KindOf(const EVP_PKEY* key) {
+  if (EVP_PKEY_is_a(key, "RSA") == 1) return KeyKind::kRsa;
+  if (EVP_PKEY_is_a(key, "ED25519") == 1) return KeyKind::kEd25519;
+  if (EVP_PKEY_is_a(key, "ED448") == 1) return KeyKind::kEd448;
+  char name[64] = "";
+  size_t name_bytes = 0;
+  if (EVP_PKEY_is_a(key, "EC") != 1 || EVP_PKEY_get_group_name(key, name, sizeof(name), &name_bytes) != 1) {
+    return std::nullopt;
+  }
+  const std::string_view group = name;
+  if (group == "prime256v1") return KeyKind::kP256;
+  if (group == "secp384r1") return KeyKind::kP384;
+  return std::nullopt;
+}
+
 // The key of a PEM text, private or (if allowed) public, when it fits the algorithm; else nullptr.
 AnyKey LoadKey(const SigningKey& signing, bool public_will_do) {
   const auto open = [&] {
@@ -51,15 +66,8 @@ AnyKey LoadKey(const SigningKey& signing, bool public_will_do) {
   }
   ERR_clear_error();
   if (key == nullptr) return nullptr;
-  if (signing.algorithm == SignatureAlgorithm::kRs256) {
-    return EVP_PKEY_is_a(key.get(), "RSA") == 1 ? std::move(key) : nullptr;
-  }
-  char group[64] = "";
-  size_t group_bytes = 0;
-  const bool p256 = EVP_PKEY_is_a(key.get(), "EC") == 1 &&
-                    EVP_PKEY_get_group_name(key.get(), group, sizeof(group), &group_bytes) == 1 &&
-                    std::string_view(group) == "prime256v1";
-  return p256 ? std::move(key) : nullptr;
+  const auto kind = KindOf(key.get());
+  return kind && Fits(signing.algorithm, *kind) ? std::move(key) : nullptr;
 }
 
 // A number of the key, big-endian, at least `bytes_min` long.
@@ -72,22 +80,63 @@ std::string NumberOf(const EVP_PKEY* key, const char* parameter, int bytes_min) 
   return bytes;
 }
 
+void WriteRsa(const EVP_PKEY* key, json& jwk) {
+  jwk["kty"] = "RSA";
+  jwk["n"] = Base64UrlEncode(NumberOf(key, OSSL_PKEY_PARAM_RSA_N, 1));
+  jwk["e"] = Base64UrlEncode(NumberOf(key, OSSL_PKEY_PARAM_RSA_E, 1));
+}
+
+void WriteEc(const EVP_PKEY* key, const char* curve, int coordinate_bytes, json& jwk) {
+  jwk["kty"] = "EC";
+  jwk["crv"] = curve;
+  jwk["x"] = Base64UrlEncode(NumberOf(key, OSSL_PKEY_PARAM_EC_PUB_X, coordinate_bytes));
+  jwk["y"] = Base64UrlEncode(NumberOf(key, OSSL_PKEY_PARAM_EC_PUB_Y, coordinate_bytes));
+}
+
+void WriteEdwards(const EVP_PKEY* key, const char* curve, json& jwk) {
+  std::array<unsigned char, 64> bytes{};
+  size_t size = bytes.size();
+  if (EVP_PKEY_get_raw_public_key(key, bytes.data(), &size) != 1) size = 0;
+  jwk["kty"] = "OKP";
+  jwk["crv"] = curve;
+  jwk["x"] = Base64UrlEncode(std::string_view(reinterpret_cast<const char*>(bytes.data()), size));
+}
+
 absl::StatusOr<json> PublicJwkTree(const SigningKey& signing) {
   const AnyKey key = LoadKey(signing, /*public_will_do=*/true);
   if (key == nullptr) return absl::InvalidArgumentError("not a PEM key that fits the algorithm");
   json jwk = {{"use", "sig"}, {"alg", AlgorithmName(signing.algorithm)}};
   if (!signing.kid.empty()) jwk["kid"] = signing.kid;
-  if (signing.algorithm == SignatureAlgorithm::kRs256) {
-    jwk["kty"] = "RSA";
-    jwk["n"] = Base64UrlEncode(NumberOf(key.get(), OSSL_PKEY_PARAM_RSA_N, 1));
-    jwk["e"] = Base64UrlEncode(NumberOf(key.get(), OSSL_PKEY_PARAM_RSA_E, 1));
-  } else {
-    jwk["kty"] = "EC";
-    jwk["crv"] = "P-256";
-    jwk["x"] = Base64UrlEncode(NumberOf(key.get(), OSSL_PKEY_PARAM_EC_PUB_X, kP256CoordinateBytes));
-    jwk["y"] = Base64UrlEncode(NumberOf(key.get(), OSSL_PKEY_PARAM_EC_PUB_Y, kP256CoordinateBytes));
+  switch (*KindOf(key.get())) {
+    case KeyKind::kRsa:
+      WriteRsa(key.get(), jwk);
+      break;
+    case KeyKind::kP256:
+      WriteEc(key.get(), "P-256", 32, jwk);
+      break;
+    case KeyKind::kP384:
+      WriteEc(key.get(), "P-384", 48, jwk);
+      break;
+    case KeyKind::kEd25519:
+      WriteEdwards(key.get(), "Ed25519", jwk);
+      break;
+    case KeyKind::kEd448:
+      WriteEdwards(key.get(), "Ed448", jwk);
+      break;
   }
   return jwk;
+}
+
+EVP_PKEY* NewKeyFor(SignatureAlgorithm algorithm) {
+  if (Fits(algorithm, KeyKind::kRsa)) return EVP_RSA_gen(kRsaBits);
+  if (Fits(algorithm, KeyKind::kP256)) return EVP_EC_gen("P-256");
+  if (Fits(algorithm, KeyKind::kP384)) return EVP_EC_gen("P-384");
+  return EVP_PKEY_Q_keygen(nullptr, nullptr, "ED25519");
+}
+
+// What it does, beside HMAC.
+bool CppJwtSigns(SignatureAlgorithm algorithm) {
+  return algorithm != SignatureAlgorithm::kEdDsa && !UsesPss(algorithm);
 }
 
 // Text of the tree, unless a string in it is not UTF-8.
@@ -102,7 +151,7 @@ std::optional<std::string> Dump(const json& tree) {
 }  // namespace
 
 absl::StatusOr<SigningKey> GenerateSigningKey(SignatureAlgorithm algorithm, std::string_view kid) {
-  const AnyKey key(algorithm == SignatureAlgorithm::kRs256 ? EVP_RSA_gen(kRsaBits) : EVP_EC_gen("P-256"));
+  const AnyKey key(NewKeyFor(algorithm));
   const Bio out(BIO_new(BIO_s_mem()));
   if (key == nullptr || out == nullptr ||
       PEM_write_bio_PrivateKey(out.get(), key.get(), nullptr, nullptr, 0, nullptr, nullptr) != 1) {
@@ -135,6 +184,7 @@ absl::StatusOr<std::string> PublicJwkSet(absl::Span<const SigningKey> keys) {
 
 absl::StatusOr<std::string> SignToken(const json& claims, const SigningKey& key) {
   if (!claims.is_object()) return absl::InvalidArgumentError("claims are not an object");
+  if (!CppJwtSigns(key.algorithm)) return absl::UnimplementedError("cpp-jwt does not sign with this algorithm");
   // Checked here, because cpp-jwt looks neither at the curve nor out for a pass phrase.
   if (LoadKey(key, /*public_will_do=*/false) == nullptr) {
     return absl::InvalidArgumentError("not a private PEM key that fits the algorithm");

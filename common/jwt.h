@@ -23,7 +23,8 @@ struct SigningKey {
   SignatureAlgorithm algorithm = SignatureAlgorithm::kRs256;
 };
 
-// RSA with 2048 bits, or EC P-256, freshly made; milliseconds to a second. INTERNAL when OpenSSL fails.
+// RSA with 2048 bits, EC on the algorithm's curve, or Ed25519, freshly made; milliseconds to a second. INTERNAL when
+// OpenSSL fails.
 absl::StatusOr<SigningKey> GenerateSigningKey(SignatureAlgorithm algorithm, std::string_view kid);
 
 // The JWK of the public half, with kty, use, alg, and kid unless it is empty. INVALID_ARGUMENT: not a private
@@ -33,7 +34,8 @@ absl::StatusOr<std::string> PublicJwk(const SigningKey& key);
 // {"keys":[...]} of these, ready for JWKS_FILE or a test's HTTP server.
 absl::StatusOr<std::string> PublicJwkSet(absl::Span<const SigningKey> keys);
 
-// header.claims.signature in compact form. `claims` is an object. INVALID_ARGUMENT: claims or key are unfit.
+// header.claims.signature in compact form. `claims` is an object. INVALID_ARGUMENT: claims or key are unfit. UNIMPLEMENTED:
+// cpp-jwt knows neither PS256, PS384, PS512 nor EdDSA.
 absl::StatusOr<std::string> SignToken(const nlohmann::json& claims, const SigningKey& key);
 
 // The claims in the middle part of a token. REQUIRES: the signature over `payload_segment` has been verified;

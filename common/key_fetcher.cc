@@ -7,6 +7,7 @@
 #include <charconv>
 #include <cstdint>
 #include <string_view>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -37,7 +38,19 @@ size_t TakeBody(char* data, size_t, size_t count, void* user) {
   return count;
 }
 
-// RFC 9111, section 5.2.2: the smallest max-age of the directives; 0 when the answer is not to be stored.
+// RFC 9111, section 5.1: how long the answer lay in a cache on its way; nonsense counts as fresh.
+std::chrono::seconds AgeOf(CURL* easy) {
+  curl_header* header = nullptr;
+  if (curl_easy_header(easy, "Age", 0, CURLH_HEADER, -1, &header) != CURLHE_OK) return std::chrono::seconds(0);
+  const std::string_view text = header->value;
+  int64_t seconds = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seconds);
+  if (error != std::errc() || end != text.data() + text.size() || seconds < 0) seconds = 0;
+  return std::chrono::seconds(std::min<int64_t>(seconds, 365 * 24 * 3600));
+}
+
+// RFC 9111, section 5.2.2: the smallest max-age of the directives, less the time that has passed of it already; 0 when the
+// answer is not to be stored.
 std::optional<std::chrono::seconds> MaxAge(CURL* easy) {
   std::optional<std::chrono::seconds> result;
   curl_header* header = nullptr;
@@ -58,6 +71,7 @@ std::optional<std::chrono::seconds> MaxAge(CURL* easy) {
       result = result ? std::min(*result, age) : age;
     }
   }
+  if (result) result = std::max(std::chrono::seconds(0), *result - AgeOf(easy));
   return result;
 }
 

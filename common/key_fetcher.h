@@ -24,7 +24,7 @@ struct KeyFetcherOptions {
 
 struct FetchedKeys {
   std::string body;
-  std::optional<std::chrono::seconds> max_age;  // Cache-Control; 0 for no-store and no-cache
+  std::optional<std::chrono::seconds> max_age;  // Cache-Control, less Age; 0 for no-store and no-cache
 };
 
 class KeyFetcher {

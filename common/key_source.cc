@@ -7,6 +7,7 @@
 #include <system_error>
 #include <utility>
 
+#include "absl/hash/hash.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/log.h"
@@ -94,52 +95,78 @@ KeySourceStats KeySource::stats() const {
   return stats_;
 }
 
-bool KeySource::RequestRefresh(std::function<void()> done) {
+RefreshAnswer KeySource::RequestRefresh(std::string_view kid, std::function<void()> done) {
   {
     const std::lock_guard lock(mutex_);
-    if (stopping_ || waiting_next_.size() + waiting_current_.size() >= kWaitingMax) return false;
     const SteadyTime now = std::chrono::steady_clock::now();
-    const bool may_request = !requested_at_ || now - *requested_at_ >= options_.requested_refresh_interval;
-    if (!refresh_requested_ && !may_request) {
-      if (!attempt_running_) return false;
-      waiting_current_.push_back(std::move(done));
-      return true;
-    }
-    if (!refresh_requested_) {
-      requested_at_ = now;
-      refresh_requested_ = true;
-    }
-    waiting_next_.push_back(std::move(done));
+    if (stopping_ || RecentlyUnknown(kid, now)) return RefreshAnswer::kPointless;
+    if (waiting_next_.size() + waiting_current_.size() >= kWaitingMax) return RefreshAnswer::kBusy;
+    waiting_next_.push_back({std::string(kid), std::move(done)});
+    if (refresh_at_) return RefreshAnswer::kWaiting;
+    const auto spare = (options_.requested_refreshes_at_once - 1) * options_.requested_refresh_interval;
+    refresh_at_ = std::max(now, allowance_full_at_ - spare);
+    allowance_full_at_ = std::max(*refresh_at_, allowance_full_at_) + options_.requested_refresh_interval;
   }
   wake_.notify_all();
-  return true;
+  return RefreshAnswer::kWaiting;
+}
+
+bool KeySource::RecentlyUnknown(std::string_view kid, SteadyTime now) const {
+  const size_t hash = absl::Hash<std::string_view>{}(kid);
+  return std::any_of(unknown_kids_.begin(), unknown_kids_.end(),
+                     [&](const UnknownKid& one) { return one.hash == hash && now < one.until; });
+}
+
+std::vector<KeySource::Waiter> KeySource::TakeAnswered(bool good) {
+  const auto has = [this](const Waiter& one) { return current_ != nullptr && !current_->Find(one.kid).empty(); };
+  const SteadyTime now = std::chrono::steady_clock::now();
+  for (const Waiter& one : waiting_current_) {
+    if (!good || has(one) || RecentlyUnknown(one.kid, now)) continue;
+    const UnknownKid unknown{absl::Hash<std::string_view>{}(one.kid), now + options_.unknown_kid_memory};
+    if (unknown_kids_.size() < kUnknownKidsMax) {
+      unknown_kids_.push_back(unknown);
+    } else {
+      unknown_kids_[oldest_unknown_kid_] = unknown;
+      oldest_unknown_kid_ = (oldest_unknown_kid_ + 1) % kUnknownKidsMax;
+    }
+  }
+  std::vector<Waiter> answered = std::exchange(waiting_current_, {});
+  const auto waits_on = std::stable_partition(waiting_next_.begin(), waiting_next_.end(), has);
+  std::move(waiting_next_.begin(), waits_on, std::back_inserter(answered));
+  waiting_next_.erase(waiting_next_.begin(), waits_on);
+  if (waiting_next_.empty() && refresh_at_) {
+    refresh_at_.reset();
+    allowance_full_at_ -= options_.requested_refresh_interval;  // nobody needs it any more
+  }
+  return answered;
 }
 
 void KeySource::Run() {
   std::unique_lock lock(mutex_);
   SteadyTime next = std::chrono::steady_clock::now();
   while (true) {
-    wake_.wait_until(lock, next, [this] { return stopping_ || refresh_requested_; });
-    if (stopping_) return;
-    refresh_requested_ = false;
+    const SteadyTime due = refresh_at_ ? std::min(next, *refresh_at_) : next;
+    if (wake_.wait_until(lock, due, [&] { return stopping_ || (refresh_at_ && *refresh_at_ < due); })) {
+      if (stopping_) return;
+      continue;  // requested for an earlier time
+    }
+    refresh_at_.reset();
     waiting_current_ = std::exchange(waiting_next_, {});
-    attempt_running_ = true;
     lock.unlock();
-    const milliseconds delay = Attempt();
+    const Outcome outcome = Attempt();
     lock.lock();
-    attempt_running_ = false;
     if (stopping_) return;
-    const std::vector<std::function<void()>> waiting = std::exchange(waiting_current_, {});
+    const std::vector<Waiter> answered = TakeAnswered(outcome.good);
     lock.unlock();
-    for (const auto& done : waiting) {
-      if (done) done();
+    for (const Waiter& one : answered) {
+      if (one.done) one.done();
     }
     lock.lock();
-    next = std::chrono::steady_clock::now() + delay;
+    next = std::chrono::steady_clock::now() + outcome.next;
   }
 }
 
-milliseconds KeySource::Attempt() {
+KeySource::Outcome KeySource::Attempt() {
   absl::Status status;
   milliseconds delay = options_.file_poll_interval;
   if (fetcher_ == nullptr) {
@@ -160,7 +187,7 @@ milliseconds KeySource::Attempt() {
     }
   }
   Record(status);
-  return delay;
+  return {.good = status.ok(), .next = delay};
 }
 
 void KeySource::Record(const absl::Status& outcome) {

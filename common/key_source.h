@@ -48,8 +48,12 @@ struct KeySourceOptions {
   std::chrono::milliseconds retry_min{500};
   std::chrono::milliseconds retry_max{30'000};
   std::chrono::milliseconds fetch_timeout{5000};
-  // Between two fetches that RequestRefresh causes: unknown key ids cost Keycloak at most that.
+  // Fetches that RequestRefresh causes: so many at once, and then one per interval. Unknown key ids cost Keycloak at most
+  // that; and the ids that a stranger makes up leave something for the id of a key that is really new.
+  int requested_refreshes_at_once = 4;
   std::chrono::milliseconds requested_refresh_interval{5000};
+  // How long an id counts as unknown after a good fetch did not bring its key.
+  std::chrono::milliseconds unknown_kid_memory{10'000};
   std::string ca_file;  // PEM bundle for https; empty: the system's
 };
 
@@ -60,6 +64,13 @@ struct KeySourceStats {
   uint64_t attempts = 0;  // reads and fetches
   uint64_t failures = 0;
   uint64_t changes = 0;  // sets that replaced another one, the first included
+};
+
+// What comes of a request for the keys to be looked at again. With the last two nothing will be called.
+enum class RefreshAnswer : uint8_t {
+  kWaiting,    // it will be looked for
+  kPointless,  // it was looked for just now, or the source is stopped: go by the keys there are
+  kBusy,       // too many are waiting already; the token may be good: somebody else, or a second later
 };
 
 class KeySource {
@@ -85,23 +96,41 @@ class KeySource {
   std::string last_error() const;
   KeySourceStats stats() const;
 
-  // For a token with an unknown key id: asks for an attempt now. True: `done` (may be empty) will be called once,
-  // on the background thread, when that attempt is over, whatever came of it; it must not block, nor destroy this
-  // object. Calls that come together share one attempt: the next one, or, within requested_refresh_interval of the
-  // last request, the one under way. False, and nothing will be called: neither is possible, too many are
-  // waiting, or it is stopped; go by the keys there are.
-  bool RequestRefresh(std::function<void()> done);
+  // For a token with a key id that Current() does not have: asks for an attempt now, or as soon as it may be
+  // (requested_refreshes_at_once). With kWaiting, `done` (may be empty) will be called once, on the background thread: when
+  // the key has come, or when an attempt that began after this call is over, whatever came of it. It must not block, nor
+  // destroy this object. Calls that come together share one attempt.
+  RefreshAnswer RequestRefresh(std::string_view kid, std::function<void()> done);
 
  private:
   static constexpr size_t kWaitingMax = 1024;  // handshakes held back; each costs a socket meanwhile
+  // The ids that were looked for in vain; a few KB, searched from end to end. Whoever makes up more than that in
+  // unknown_kid_memory may ask again, within what requested_refreshes_at_once leaves him.
+  static constexpr size_t kUnknownKidsMax = 256;
+
+  struct Waiter {
+    std::string kid;
+    std::function<void()> done;
+  };
+  struct UnknownKid {
+    size_t hash = 0;  // salted: nobody outside can find two ids that collide
+    SteadyTime until;
+  };
 
   explicit KeySource(KeySourceOptions options);
   void Run();
-  // One read or fetch; returns how long to wait for the next one.
-  std::chrono::milliseconds Attempt();
+  struct Outcome {
+    bool good = false;
+    std::chrono::milliseconds next;  // how long to wait for the next one
+  };
+  // One read or fetch.
+  Outcome Attempt();
   // Takes over a document, unless it is bad or the one there is already.
   absl::Status Adopt(std::string document);
   void Record(const absl::Status& outcome);
+  // REQUIRES the mutex. Who waits no more after an attempt; of those who came during it, only whose key has come.
+  std::vector<Waiter> TakeAnswered(bool good);
+  bool RecentlyUnknown(std::string_view kid, SteadyTime now) const;  // REQUIRES the mutex
 
   const KeySourceOptions options_;
   const std::unique_ptr<KeyFetcher> fetcher_;  // with a url only
@@ -117,11 +146,12 @@ class KeySource {
   std::string last_error_;
   KeySourceStats stats_;
   bool stopping_ = false;
-  bool refresh_requested_ = false;
-  bool attempt_running_ = false;
-  std::optional<SteadyTime> requested_at_;
-  std::vector<std::function<void()>> waiting_next_;     // for the attempt that is requested
-  std::vector<std::function<void()>> waiting_current_;  // for the one under way
+  std::optional<SteadyTime> refresh_at_;  // an attempt is requested for then
+  SteadyTime allowance_full_at_;          // when requested_refreshes_at_once are possible again
+  std::vector<Waiter> waiting_next_;      // for the attempt that is requested
+  std::vector<Waiter> waiting_current_;   // for the one under way
+  std::vector<UnknownKid> unknown_kids_;  // a ring once it is full
+  size_t oldest_unknown_kid_ = 0;
 
   std::thread thread_;  // the last member: it uses all others
 };

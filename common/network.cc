@@ -16,6 +16,7 @@ bool StartsWith(std::string_view text, std::string_view prefix) {
 }  // namespace
 
 bool IsLoopback(std::string_view host) {
+  if (host.find('\0') != std::string_view::npos) return false;  // inet_pton would look at the front alone
   if (StartsWith(host, "unix:")) return true;
   if (host.size() >= 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
   std::string name(host);

@@ -1,5 +1,6 @@
 #include "common/time.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <ctime>
 
@@ -14,7 +15,10 @@ int64_t ToUnixMillis(WallTime time) {
 }
 
 WallTime FromUnixMillis(int64_t millis) {
-  return WallTime(std::chrono::milliseconds(millis));
+  // Numbers come from Redis and from other processes, too; the clock counts nanoseconds.
+  constexpr int64_t kMillisMax =
+      std::chrono::duration_cast<std::chrono::milliseconds>(WallTime::duration::max()).count();
+  return WallTime(std::chrono::milliseconds(std::clamp(millis, -kMillisMax, kMillisMax)));
 }
 
 std::string FormatTimestamp(WallTime time) {

@@ -21,7 +21,7 @@ Now ReadClocks();
 
 // Milliseconds since the Unix epoch.
 int64_t ToUnixMillis(WallTime time);
-WallTime FromUnixMillis(int64_t millis);
+WallTime FromUnixMillis(int64_t millis);  // beyond the clock's range (the years 1677 to 2262): its end
 
 // "2025-01-14T12:00:00Z": UTC, ISO 8601, whole seconds, as the specification writes timestamps.
 std::string FormatTimestamp(WallTime time);

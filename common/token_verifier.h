@@ -1,8 +1,8 @@
-// Decides whether a token is good and whom it names: JWS compact form, RS256 or ES256 (RFC 7515, 7519, 8725).
+// Decides whether an access token is good and whom it names (RFC 7519, 8725, 9068).
 //
-// A pure function over token, keys and time; immutable, so any thread may use one verifier. Nothing of the
-// payload is read before OpenSSL has verified the signature with a key of ours. Neither the verdict nor
-// anything else repeats the token.
+// A pure function over token, keys and time; immutable, so any thread may use one verifier. The signature is the
+// business of jws.h, the form of single claims that of claims.h. Neither the verdict nor anything else repeats the
+// token.
 #pragma once
 
 #include <chrono>
@@ -13,7 +13,10 @@
 #include <variant>
 #include <vector>
 
+#include "common/claims.h"
 #include "common/jwk_set.h"
+#include "common/jws.h"
+#include "common/room_claims.h"
 #include "common/time.h"
 
 namespace presence {
@@ -26,18 +29,8 @@ struct Identity {
   WallTime expires_at;
   std::optional<WallTime> issued_at;
   std::vector<std::string> roles{};  // those of VerifierOptions::roles that the token grants, in that order
-};
-
-enum class TokenFault {
-  kMissing,     // there is none
-  kInvalid,     // whatever else is wrong
-  kExpired,     // good, but its time is over
-  kUnknownKey,  // well-formed, but no key has its `kid`: may be good after the next fetch of the keys
-};
-
-struct Rejection {
-  TokenFault fault = TokenFault::kInvalid;
-  std::string_view why;  // constant text for logs and tests; not for the client
+  RoomRights room_rights{};          // see VerifierOptions::room_claims
+  std::optional<WallTime> not_before{};
 };
 
 using TokenVerdict = std::variant<Identity, Rejection>;
@@ -54,28 +47,32 @@ struct VerifierOptions {
   // the token's roles are not read.
   std::vector<std::string> roles{};
   std::vector<std::string> role_clients{};
+  RoomClaimOptions room_claims{};  // where rights to rooms are said; empty: they are not read
   // Service accounts of Keycloak have a `preferred_username`, those of other issuers often have none.
   bool username_required = true;
 };
 
 class TokenVerifier {
  public:
-  // Keycloak's tokens have 1 to 3 KB; a request head has 16,000 bytes.
-  static constexpr size_t kTokenBytesMax = 8 * 1024;
-  static constexpr size_t kNameBytesMax = 2048;  // link.proto
+  static constexpr size_t kTokenBytesMax = kJwsBytesMax;
+  static constexpr size_t kNameBytesMax = kNameClaimBytesMax;
 
   explicit TokenVerifier(VerifierOptions options);
 
-  // In this order:
-  //  1. form: length, alphabet, three parts that are not empty, strict base64url;
-  //  2. header: a JSON object with no member twice, `typ` absent, JWT or at+jwt, no `crit`, `kid` of a key in
-  //     `keys` (it may be absent when there is only one key), `alg` exactly that key's algorithm. Keys inside the
-  //     header (jwk, jku, x5c) count for nothing;
-  //  3. signature, by OpenSSL;
-  //  4. claims: `exp` (required), `nbf`, `iat` (not in the future) with leeway, `iss`, `aud`, `azp` as configured,
-  //     `sub` and `preferred_username` (both required, but see username_required). Keycloak's `typ`, where
-  //     there is one, is Bearer: its ID, refresh, logout and DPoP tokens are no bearer's access tokens.
+  // The form, the header (`typ` absent, JWT or at+jwt), the key and the signature as VerifyJws says; then the claims: `exp`
+  // (required), `nbf`, `iat` (not in the future) with leeway, `iss`, `aud`, `azp` as configured, `sub` and
+  // `preferred_username` (both required, but see username_required).
+  //
+  // What the same issuer signs for other purposes is refused (RFC 8725, section 3.12): Keycloak's `typ`, where there is
+  // one, must be Bearer, so that its ID, refresh, logout and DPoP tokens are no bearer's access tokens; and no token has
+  // the claims that only security events (`events`) or ID tokens (`at_hash`, `c_hash`, `s_hash`) have.
   TokenVerdict Verify(std::string_view token, const JwkSet& keys, WallTime now) const;
+
+  // The times at which Verify would say the same of this token: `from` is the first, `until` the first no more.
+  struct Validity {
+    WallTime from, until;
+  };
+  Validity ValidityOf(const Identity& identity) const;
 
  private:
   VerifierOptions options_;

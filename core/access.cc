@@ -1,26 +1,19 @@
 #include "core/access.h"
 
-#include <openssl/evp.h>
-
 #include <algorithm>
 #include <array>
-#include <cstring>
-#include <mutex>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "common/check.h"
 #include "common/log.h"
+#include "common/token_cache.h"
 
 namespace presence::core {
 namespace {
 
-constexpr size_t kCacheParts = 16;
 constexpr std::array kRoles = {Role::kRead, Role::kPublish, Role::kAdmin};
 
 absl::string_view Absl(std::string_view text) {
@@ -58,74 +51,6 @@ std::string_view BearerToken(std::string_view authorization) {
   return authorization;
 }
 
-using Digest = std::array<unsigned char, 32>;
-
-// Already evenly spread: any eight bytes will do.
-struct DigestHash {
-  size_t operator()(const Digest& digest) const {
-    size_t hash;
-    std::memcpy(&hash, digest.data(), sizeof hash);
-    return hash;
-  }
-};
-
-Digest Sha256(std::string_view text) {
-  // Fetched once: looking it up by name takes a lock each time. Lives as long as the process.
-  static EVP_MD* const sha256 = EVP_MD_fetch(nullptr, "SHA256", nullptr);
-  struct FreeContext {
-    void operator()(EVP_MD_CTX* context) const { EVP_MD_CTX_free(context); }
-  };
-  thread_local const std::unique_ptr<EVP_MD_CTX, FreeContext> context(EVP_MD_CTX_new());
-  Digest digest;
-  unsigned int size = 0;
-  PRESENCE_CHECK(EVP_DigestInit_ex2(context.get(), sha256, nullptr) == 1 &&
-                     EVP_DigestUpdate(context.get(), text.data(), text.size()) == 1 &&
-                     EVP_DigestFinal_ex(context.get(), digest.data(), &size) == 1 && size == digest.size(),
-                 "OpenSSL can hash");
-  return digest;
-}
-
-// Tokens that were good with the keys at hand. Any thread.
-class GoodTokens {
- public:
-  struct Entry {
-    RoleSet roles = 0;
-    WallTime good_until;  // leeway included
-  };
-
-  std::optional<RoleSet> Find(const Digest& token, const std::shared_ptr<const JwkSet>& keys, WallTime now) {
-    Part& part = PartOf(token);
-    const std::lock_guard lock(part.mutex);
-    if (part.keys != keys) return std::nullopt;
-    const auto found = part.entries.find(token);
-    if (found == part.entries.end()) return std::nullopt;
-    if (now < found->second.good_until) return found->second.roles;
-    part.entries.erase(found);
-    return std::nullopt;
-  }
-
-  void Keep(const Digest& token, const std::shared_ptr<const JwkSet>& keys, Entry entry) {
-    Part& part = PartOf(token);
-    const std::lock_guard lock(part.mutex);
-    if (part.keys != keys) {  // held, so that no later set can have its address
-      part.entries.clear();
-      part.keys = keys;
-    }
-    if (part.entries.size() >= Access::kCacheEntriesMax / kCacheParts) part.entries.erase(part.entries.begin());
-    part.entries.insert_or_assign(token, entry);
-  }
-
- private:
-  struct alignas(64) Part {
-    std::mutex mutex;  // guards what follows
-    std::shared_ptr<const JwkSet> keys;
-    absl::flat_hash_map<Digest, Entry, DigestHash> entries;
-  };
-  Part& PartOf(const Digest& token) { return parts_[token.back() % kCacheParts]; }
-
-  std::array<Part, kCacheParts> parts_;
-};
-
 }  // namespace
 
 std::string_view RoleName(Role role) {
@@ -143,8 +68,7 @@ std::string_view RoleName(Role role) {
 struct Access::Tokens {
   const TokenVerifier verifier;
   const TokenSources sources;
-  const std::chrono::seconds leeway;
-  GoodTokens good{};
+  TokenCache<RoleSet> good{Access::kCacheEntriesMax};
 };
 
 Access::Access(Kind kind) : kind_(kind) {}
@@ -163,9 +87,7 @@ std::unique_ptr<Access> Access::ByToken(VerifierOptions options, TokenSources so
   for (const Role role : kRoles) options.roles.emplace_back(RoleName(role));
   options.username_required = false;
   std::unique_ptr<Access> access(new Access(Kind::kToken));
-  const auto leeway = options.leeway;
-  access->tokens_.reset(
-      new Tokens{.verifier = TokenVerifier(std::move(options)), .sources = std::move(sources), .leeway = leeway});
+  access->tokens_.reset(new Tokens{.verifier = TokenVerifier(std::move(options)), .sources = std::move(sources)});
   return access;
 }
 
@@ -209,17 +131,17 @@ absl::Status Access::CheckToken(std::string_view authorization, Role role) {
     return absl::UnavailableError("there are no keys to verify tokens with yet; try again shortly");
   }
   const WallTime now = tokens_->sources.now();
-  const Digest digest = Sha256(token);
-  if (const auto roles = tokens_->good.Find(digest, keys, now)) return DecideByRole(*roles, role);
+  const TokenDigest digest = DigestOf(token);
+  if (const auto roles = tokens_->good.Find(digest, keys->id(), now)) return DecideByRole(*roles, role);
 
   const TokenVerdict verdict = tokens_->verifier.Verify(token, *keys, now);
   if (const auto* identity = std::get_if<Identity>(&verdict)) {
     const RoleSet roles = RolesIn(identity->roles);
-    tokens_->good.Keep(digest, keys, {.roles = roles, .good_until = identity->expires_at + tokens_->leeway});
+    tokens_->good.Keep(digest, keys->id(), roles, tokens_->verifier.ValidityOf(*identity));
     return DecideByRole(roles, role);
   }
   const Rejection& rejection = std::get<Rejection>(verdict);
-  if (rejection.fault == TokenFault::kUnknownKey && tokens_->sources.refresh_keys()) {
+  if (rejection.fault == TokenFault::kUnknownKey && tokens_->sources.refresh_keys(rejection.kid)) {
     return absl::UnavailableError(
         "the key of the token is not known yet, new keys are being looked for; try again shortly");
   }

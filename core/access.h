@@ -4,9 +4,7 @@
 // Thread-safe; Check is called on gRPC's threads, at the beginning of a call, and never blocks on anything but a
 // mutex held for microseconds. A streaming call is checked once, when it starts: it may outlive its token.
 //
-// Verified tokens are remembered, by SHA-256, until they expire or the keys change: a token that is used again
-// costs a hash and a look-up instead of an RSA verification. At most kCacheEntriesMax; when full, an arbitrary one
-// makes room.
+// Verified tokens are remembered (common/token_cache.h), at most kCacheEntriesMax, until they expire or the keys change.
 //
 // Health checks and reflection are not gRPC methods of ours and are never checked: a probe has no token.
 #pragma once
@@ -33,14 +31,13 @@ std::string_view RoleName(Role role);
 
 class Access {
  public:
-  static constexpr size_t kCacheEntriesMax = 4096;  // 16 parts of 256; some 60 bytes each: a quarter of a megabyte
+  static constexpr size_t kCacheEntriesMax = 4096;  // some 110 bytes each: half a megabyte
 
   // What tokens are verified with; all may be called from any thread.
   struct TokenSources {
     std::function<std::shared_ptr<const JwkSet>()> keys;  // nullptr: there are none yet
-    // A token names a key that `keys` does not have. True: a look for new keys begins, or is under way. Must not
-    // block.
-    std::function<bool()> refresh_keys;
+    // A token names a key that `keys` does not have. True: it is being looked for, or will be. Must not block.
+    std::function<bool(std::string_view kid)> refresh_keys;
     std::function<WallTime()> now;
   };
 

@@ -28,10 +28,12 @@ absl::Status SetUpApi(const Config& config, AccessSetup& setup) {
       if (!keys.ok()) return keys.status();
       setup.keys = *std::move(keys);
       KeySource* const source = setup.keys.get();
-      setup.api =
-          Access::ByToken(config.ApiVerifierOptions(), {.keys = [source] { return source->Current(); },
-                                                        .refresh_keys = [source] { return source->RequestRefresh({}); },
-                                                        .now = [] { return ReadClocks().wall; }});
+      setup.api = Access::ByToken(
+          config.ApiVerifierOptions(),
+          {.keys = [source] { return source->Current(); },
+           .refresh_keys =
+               [source](std::string_view kid) { return source->RequestRefresh(kid, {}) != RefreshAnswer::kPointless; },
+           .now = [] { return ReadClocks().wall; }});
       if (!config.api_tls.any() && !IsLoopback(config.api_listen.host)) {
         log::Warning(
             "Bearer tokens come to API_LISTEN without TLS: who can read that network can use them; set "

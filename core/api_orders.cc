@@ -129,4 +129,24 @@ grpc::ServerUnaryReactor* ApiService::UnsubscribeUser(Context* context, const v1
   return call;
 }
 
+grpc::ServerUnaryReactor* ApiService::ForgetRoomRights(Context* context, const v1::ForgetRoomRightsRequest* request,
+                                                       v1::ForgetRoomRightsResponse* response) {
+  UnaryCall* const call = NewCall(context, forget_room_rights_);
+  if (auto why = CheckRole(access_, *context, Role::kAdmin); !why.ok()) return call->Refuse(why);
+  RequestCheck check;
+  if (!request->user_id().empty()) check.Id("user_id", request->user_id());
+  if (!request->room_id().empty()) check.Id("room_id", request->room_id());
+  if (!check.ok()) return call->Refuse(check.status());
+  ClusterRequest order;
+  order.mutable_forget_room_rights()->set_user_id(request->user_id());
+  order.mutable_forget_room_rights()->set_room_id(request->room_id());
+  if (!call->Admit(order.ByteSizeLong())) return call->RefuseOverBudget();
+  call->Ask(runtime_, std::move(order),
+            [call, response](const absl::Status& status, const std::vector<ClusterReply>& replies) {
+              response->set_forgotten_count(CountOf(replies));
+              call->Answer(status);
+            });
+  return call;
+}
+
 }  // namespace presence::core

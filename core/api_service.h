@@ -57,6 +57,8 @@ class ApiService final : public v1::PresenceService::CallbackService {
                                 v1::DisconnectConnectionResponse* response) override;
   Reactor* UnsubscribeUser(Context* context, const v1::UnsubscribeUserRequest* request,
                            v1::UnsubscribeUserResponse* response) override;
+  Reactor* ForgetRoomRights(Context* context, const v1::ForgetRoomRightsRequest* request,
+                            v1::ForgetRoomRightsResponse* response) override;
 
   const ServiceMetrics& metrics() const { return metrics_; }
 
@@ -83,6 +85,7 @@ class ApiService final : public v1::PresenceService::CallbackService {
   MethodMetrics& disconnect_user_ = metrics_.Add("DisconnectUser");
   MethodMetrics& disconnect_connection_ = metrics_.Add("DisconnectConnection");
   MethodMetrics& unsubscribe_user_ = metrics_.Add("UnsubscribeUser");
+  MethodMetrics& forget_room_rights_ = metrics_.Add("ForgetRoomRights");
 };
 
 }  // namespace presence::core

@@ -60,4 +60,11 @@ std::string PresenceFrame(const PresenceFrameFields& fields) {
   return out;
 }
 
+std::string ErrorFrame(std::string_view text, uint32_t code) {
+  std::string out = "{\"type\":\"error\",\"error\":";
+  AppendJsonString(text, &out);
+  out.append(",\"code\":").append(std::to_string(code)).push_back('}');
+  return out;
+}
+
 }  // namespace presence::core

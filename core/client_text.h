@@ -30,4 +30,7 @@ struct PresenceFrameFields {
 };
 std::string PresenceFrame(const PresenceFrameFields& fields);
 
+// {"type":"error","error":"..","code":403}, as the edge writes it.
+std::string ErrorFrame(std::string_view text, uint32_t code);
+
 }  // namespace presence::core

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 
@@ -68,6 +69,56 @@ void DeclareAccessRules(ConfigReader& reader, Config& c) {
       "API_AUTH=mtls (or open, which lets everybody do everything)");
 }
 
+void DeclareRoomSettings(ConfigReader& reader, Config& c) {
+  reader.Section("Rooms");
+  reader.Choice(
+      "ROOM_AUTH", &c.room_auth,
+      {{"open", RoomAuthSource::kOpen},
+       {"claims", RoomAuthSource::kClaims},
+       {"redis", RoomAuthSource::kRedis},
+       {"grpc", RoomAuthSource::kGrpc}},
+      "who may be in a room: everybody, whom the token lets in, whom sets in Redis name, or whom ROOM_AUTHORIZER does");
+  reader.Seconds("ROOM_AUTH_CACHE", &c.room_auth_cache, {seconds(1), seconds(3600)},
+                 "redis, grpc: how long an answer is remembered; a refusal for 5 s at most");
+  reader.Seconds(
+      "ROOM_AUTH_GRACE", &c.room_auth_grace, {seconds(0), seconds(86400)},
+      "redis, grpc: so long after its last answer somebody stays in a room while nobody can say whether that is right");
+  reader.Text("ROOM_AUTHORIZER", &c.room_authorizer,
+              "grpc: where presence.v1.RoomAuthorizer is, host:port or another gRPC name");
+  reader.Text("ROOM_AUTHORIZER_CA", &c.room_authorizer_tls.peer_ca,
+              "PEM file: who may have signed its certificate; without this and the next two: no TLS");
+  reader.Text("ROOM_AUTHORIZER_CERT", &c.room_authorizer_tls.certificate,
+              "PEM file: this core's certificate, for mutual TLS");
+  reader.Text("ROOM_AUTHORIZER_KEY", &c.room_authorizer_tls.key, "PEM file: its private key, without a passphrase");
+  reader.Seconds("ROOM_AUTHORIZER_TIMEOUT", &c.room_authorizer_timeout, {milliseconds(50), seconds(30)},
+                 "for an answer; then nobody can say");
+  reader.Integer("ROOM_AUTHORIZER_CONCURRENCY", &c.room_authorizer_concurrency, 1, 10'000,
+                 "questions at a time; 10,000 more wait, further ones are refused");
+  reader.Integer("ROOM_SUBSCRIBERS_MAX", &c.room_subscribers_max, 0, 100'000'000,
+                 "connections in one room, of the edges of this core; a further one gets error 429; 0: no limit");
+  reader.Check([&c] { return c.room_auth != RoomAuthSource::kRedis || !c.in_memory(); },
+               "ROOM_AUTH=redis needs a Redis with the sets: REDIS_URL is memory:");
+  reader.Check([&c] { return c.room_auth != RoomAuthSource::kGrpc || !c.room_authorizer.empty(); },
+               "ROOM_AUTH=grpc needs ROOM_AUTHORIZER: where the backend is that knows who may be in a room");
+  reader.Check([&c] { return c.room_auth == RoomAuthSource::kGrpc || c.room_authorizer.empty(); },
+               "ROOM_AUTHORIZER is set, but nobody would ask it: set ROOM_AUTH=grpc, or unset it");
+  reader.Check([&c] { return c.room_authorizer_tls.certificate.empty() == c.room_authorizer_tls.key.empty(); },
+               "ROOM_AUTHORIZER_CERT and ROOM_AUTHORIZER_KEY belong together: set both or none");
+}
+
+RoomAuth RoomAuthOf(RoomAuthSource source) {
+  switch (source) {
+    case RoomAuthSource::kOpen:
+      return RoomAuth::kOpen;
+    case RoomAuthSource::kClaims:
+      return RoomAuth::kClaims;
+    case RoomAuthSource::kRedis:
+    case RoomAuthSource::kGrpc:
+      return RoomAuth::kAsked;
+  }
+  return RoomAuth::kAsked;
+}
+
 }  // namespace
 
 void DeclareSettings(ConfigReader& reader, Config& c) {
@@ -129,6 +180,8 @@ void DeclareSettings(ConfigReader& reader, Config& c) {
   reader.Text("LINK_TLS_CLIENT_CA", &c.link_tls.peer_ca,
               "PEM file: edges must show a certificate that one of these has signed");
 
+  DeclareRoomSettings(reader, c);
+
   reader.Section("Presence");
   reader.Seconds("WS_HEARTBEAT_INTERVAL", &c.heartbeat_interval, {milliseconds(100), seconds(3600)},
                  "how often clients ping; as set for the edges");
@@ -140,6 +193,16 @@ void DeclareSettings(ConfigReader& reader, Config& c) {
                 "who hears of a presence change: everyone, or those who share a room with the user");
   reader.Seconds("EDGE_GRACE", &c.edge_grace, {seconds(1), seconds(60)},
                  "how long an edge may be away before its connections count as closed");
+
+  reader.Section("Sessions");
+  reader.Integer(
+      "CONNECTIONS_PER_USER", &c.connections_per_user, 0, 100'000,
+      "open connections of one user, over all edges; a further one is closed with 1008; 0: no limit. The same on "
+      "all cores");
+  reader.Seconds(
+      "LOGOUT_LIFETIME", &c.logout_lifetime, {seconds(60), std::chrono::hours(24 * 366)},
+      "how long a logout is remembered: at least as long as a token may live that was issued before it. The same "
+      "on all cores");
 
   reader.Check([&c] { return c.in_memory() || c.redis_address().ok(); },
                "REDIS_URL must be redis://[[user]:password@]host[:port][/database], unix:///path or memory:");
@@ -191,6 +254,12 @@ HubOptions Config::MakeHubOptions(uint64_t incarnation) const {
   options.incarnation = incarnation;
   options.scope = presence_scope;
   options.edge_grace = std::chrono::ceil<milliseconds>(edge_grace);
+  options.room_subscribers_max = room_subscribers_max;
+  options.room_auth = RoomAuthOf(room_auth);
+  options.room_access.cache = std::chrono::ceil<milliseconds>(room_auth_cache);
+  options.room_access.grace = std::chrono::ceil<milliseconds>(room_auth_grace);
+  // Half of what may be under way: the other half is for those who want in.
+  options.room_access.checks_max = std::clamp<size_t>(room_authorizer_concurrency / 2, 1, 64);
   return options;
 }
 
@@ -201,6 +270,8 @@ StoreOptions Config::MakeStoreOptions(uint64_t incarnation) const {
   // An edge closes a connection after 2 H of silence and reports signs of life once a second; the rest is for the way.
   options.entry_lifetime = std::chrono::ceil<milliseconds>(2 * heartbeat_interval) + seconds(3);
   options.core_incarnation = incarnation;
+  options.connections_per_user_max = connections_per_user;
+  options.logout_lifetime = std::chrono::ceil<seconds>(logout_lifetime);
   return options;
 }
 

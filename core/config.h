@@ -23,6 +23,9 @@ enum class ApiAuth : uint8_t { kAuto, kJwt, kMtls, kOpen };
 // kMtls: a client certificate, and the secret where one is set. kSecret: the secret.
 enum class LinkAuth : uint8_t { kAuto, kMtls, kSecret, kOpen };
 
+// Where rights to rooms come from; see RoomAuth in hub.h.
+enum class RoomAuthSource : uint8_t { kOpen, kClaims, kRedis, kGrpc };
+
 struct Config {
   std::string service_name = "presence";
   std::string core_name;  // default: host name and process id
@@ -49,11 +52,22 @@ struct Config {
   std::string link_secret;
   std::string link_secret_file;
 
+  RoomAuthSource room_auth = RoomAuthSource::kOpen;
+  Duration room_auth_cache = std::chrono::seconds(60);
+  Duration room_auth_grace = std::chrono::seconds(300);
+  std::string room_authorizer;  // a gRPC target
+  TlsPaths room_authorizer_tls;
+  Duration room_authorizer_timeout = std::chrono::seconds(2);
+  uint32_t room_authorizer_concurrency = 64;
+  uint32_t room_subscribers_max = 100'000;
+
   Duration heartbeat_interval = std::chrono::seconds(30);
   Duration presence_ttl = std::chrono::seconds(300);
   Duration typing_ttl = std::chrono::seconds(5);
   PresenceScope presence_scope = PresenceScope::kEveryone;
   Duration edge_grace = std::chrono::seconds(5);
+  uint32_t connections_per_user = 100;  // 0: no limit
+  Duration logout_lifetime = std::chrono::hours(10);
 
   static constexpr const char* kMemoryUrl = "memory:";
   bool in_memory() const { return redis_url == kMemoryUrl; }

@@ -115,6 +115,7 @@ void ConnectionTable::Close(ConnectionIndex index) {
   for (const Membership& membership : connection.rooms) RemoveMember(membership, owner.index);
   connection.rooms.clear();
   connection.rooms.shrink_to_fit();
+  LeaveSession(index);
   owner.SetSlot(ConnectionId::Unpack(connection.id).slot, kNoConnection);
   --owner.connections;
   --live_;
@@ -136,6 +137,42 @@ void ConnectionTable::Forget(ConnectionIndex index) {
   PRESENCE_CHECK(!connection.live, "a live connection is not forgotten");
   if (--users_[connection.user].records == 0) users_.Free(connection.user);
   connections_.Free(index);
+}
+
+void ConnectionTable::SetToken(ConnectionIndex index, const link::v1::TokenOrigin& token) {
+  Connection& connection = connections_[index];
+  PRESENCE_CHECK(connection.live, "a closed connection shows no token");
+  connection.issued_at_s = static_cast<uint32_t>(std::clamp<int64_t>(token.issued_at_ms() / 1000, 0, UINT32_MAX));
+  if (session_id(connection) == token.session_id()) return;
+  LeaveSession(index);
+  if (token.session_id().empty()) return;
+  connection.session = sessions_.Intern(token.session_id());
+  Session& session = sessions_[connection.session];
+  connection.next_of_session = session.first_live;
+  if (session.first_live != kNoConnection) connections_[session.first_live].previous_of_session = index;
+  session.first_live = index;
+}
+
+void ConnectionTable::LeaveSession(ConnectionIndex index) {
+  Connection& connection = connections_[index];
+  if (connection.session == kNoSession) return;
+  if (connection.next_of_session != kNoConnection) {
+    connections_[connection.next_of_session].previous_of_session = connection.previous_of_session;
+  }
+  Session& session = sessions_[connection.session];
+  if (connection.previous_of_session != kNoConnection) {
+    connections_[connection.previous_of_session].next_of_session = connection.next_of_session;
+  } else {
+    session.first_live = connection.next_of_session;
+  }
+  if (session.first_live == kNoConnection) sessions_.Free(connection.session);
+  connection.session = kNoSession;
+  connection.next_of_session = connection.previous_of_session = kNoConnection;
+}
+
+const Session* ConnectionTable::FindSession(std::string_view session_id) const {
+  const auto found = sessions_.Find(session_id);
+  return found ? &sessions_[*found] : nullptr;
 }
 
 bool ConnectionTable::InRoom(ConnectionIndex index, std::string_view room_id) const {

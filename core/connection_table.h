@@ -4,7 +4,7 @@
 // store has confirmed that its entry is gone, and a little longer (see PresenceLedger). Invariants:
 //   * a slot of a shard holds at most one live connection;
 //   * a live connection is a member in RoomTable exactly of what is in its `rooms`, at the position that is said there;
-//   * a user is here exactly while a record refers to it.
+//   * a user is here exactly while a record refers to it, a session exactly while a live connection has a token of it.
 // Does not write to the store and sends no command.
 #pragma once
 
@@ -29,6 +29,8 @@
 namespace presence::core {
 
 using UserIndex = StrongId<struct UserIndexTag, uint32_t>;
+using SessionIndex = StrongId<struct SessionIndexTag, uint32_t>;
+inline constexpr SessionIndex kNoSession{UINT32_MAX};
 
 struct User {
   std::string id;
@@ -40,8 +42,15 @@ struct User {
   ConnectionIndex first_live = kNoConnection;
 };
 
+// A session at the identity provider (`sid`). Some 105 B with a UUID for an id: 40 of the row, 48 of the text, 8 of the slab, 9 in the
+// hash set; and 16 B in each connection, so some 120 B for a connection that shares its session with no other.
+struct Session {
+  std::string id;
+  ConnectionIndex first_live = kNoConnection;
+};
+
 // One connection: what the core knows (first part, kept by ConnectionTable) and how far the store knows it (second part,
-// written by PresenceLedger alone). 104 bytes, since there may be a million.
+// written by PresenceLedger alone). 120 bytes, since there may be a million.
 struct Connection {
   uint64_t incarnation = 0;                  // of its edge
   uint64_t id = 0;                           // ConnectionId, packed
@@ -51,14 +60,21 @@ struct Connection {
   UserIndex user;
   ShardIndex shard;
   ConnectionIndex next_of_user = kNoConnection, previous_of_user = kNoConnection;
+  // Of the newest token; while live. Whole seconds, rounded down: a token is rather taken for older than for younger.
+  SessionIndex session = kNoSession;
+  ConnectionIndex next_of_session = kNoConnection, previous_of_session = kNoConnection;
+  uint32_t issued_at_s = 0;
   uint8_t status = link::v1::STATUS_ONLINE;  // of this device
   bool live : 1 = true;
 
-  bool dirty : 1 = false;        // the store does not know it as it is
-  bool reassert : 1 = false;     // the next write repeats what the store may have lost
-  bool written : 1 = false;      // the store has confirmed it at least once in this attach
-  bool fenced : 1 = false;       // a higher attach has taken it over: let be
-  bool behind : 1 = false;       // is in the ledger's second queue
+  bool dirty : 1 = false;     // the store does not know it as it is
+  bool reassert : 1 = false;  // the next write repeats what the store may have lost
+  bool written : 1 = false;   // the store has confirmed it at least once in this attach
+  bool fenced : 1 = false;    // a higher attach has taken it over: let be
+  bool behind : 1 = false;    // is in the ledger's second queue
+  bool newcomer : 1 = false;  // has come to this core, and the store has not let it in yet
+  // Its token has not been held against the logouts that the store keeps. Kept by the hub: such a one enters no further room meanwhile.
+  bool unjudged : 1 = false;
   uint32_t write_in_flight = 0;  // number of the write that is not answered; 0: none
   // Sequences of the shard's events that this record stands for: in it, in the write in flight, confirmed by the store.
   uint64_t wanted_sequence = 0, sent_sequence = 0, confirmed_sequence = 0;
@@ -66,7 +82,7 @@ struct Connection {
   link::v1::Status device_status() const { return static_cast<link::v1::Status>(status); }
 };
 
-static_assert(sizeof(Connection) <= 104);
+static_assert(sizeof(Connection) <= 120);
 
 struct ShardKey {
   uint64_t incarnation = 0;
@@ -131,6 +147,14 @@ class ConnectionTable {
   RoomIndex Join(ConnectionIndex connection, std::string_view room_id);
   // False when it was not in it.
   bool Leave(ConnectionIndex connection, std::string_view room_id);
+  // The connection has shown this token. REQUIRES: live.
+  void SetToken(ConnectionIndex connection, const link::v1::TokenOrigin& token);
+  // Of its newest token; empty: none.
+  std::string_view session_id(const Connection& connection) const {
+    return connection.session == kNoSession ? std::string_view() : sessions_[connection.session].id;
+  }
+  const Session* FindSession(std::string_view session_id) const;
+
   // From now on in these rooms and in no others, in this order; one that is named twice counts once. A room in which it stays does not
   // change. REQUIRES: live.
   void SetRooms(ConnectionIndex connection, const google::protobuf::RepeatedPtrField<std::string>& room_ids);
@@ -151,10 +175,12 @@ class ConnectionTable {
   ConnectionIndex AddRecord(const Shard& shard, uint64_t id, std::string_view user_id);
   // Out of the room's list; `membership` is or was in the connection's own.
   void RemoveMember(Membership membership, ShardIndex shard);
+  void LeaveSession(ConnectionIndex connection);
 
   RoomTable& rooms_;
   Slab connections_;
   Interned<User, UserIndexTag> users_;
+  Interned<Session, SessionIndexTag> sessions_;
   std::map<ShardKey, std::unique_ptr<Shard>> by_key_;
   std::vector<Shard*> shards_;  // by index; null: free
   std::vector<ShardIndex> free_shards_;

@@ -44,13 +44,14 @@ log::Level ToLogLevel(link::v1::LogLevel level) {
 
 }  // namespace
 
-class CoreRuntime::Loop final : private StoreListener, private HubOutput {
+class CoreRuntime::Loop final : private StoreListener, private HubOutput, private RoomRightListener {
  public:
   Loop(CoreRuntimeOptions options, const StoreFactory& make_store)
       : options_(std::move(options)),
         store_(make_store(io_, *this)),
         links_(options_.links, hub_, clock_, metrics_),
-        hub_(options_.hub, *store_.store, *this),
+        authorizer_(options_.make_room_authorizer ? options_.make_room_authorizer(io_, *this) : nullptr),
+        hub_(options_.hub, *store_.store, *this, authorizer_.get()),
         watches_(
             options_.watches, *store_.store,
             [this](link::v1::ClusterRequest body, AskDone done) { AskFromLoop(std::move(body), std::move(done)); }),
@@ -307,6 +308,8 @@ class CoreRuntime::Loop final : private StoreListener, private HubOutput {
   void OnPublishedOnce(uint64_t id, const OnceResult& result) override {
     hub_.OnPublishedOnce(clock_.Read(), id, result);
   }
+  void OnLogoutKept(uint64_t id, bool ok) override { hub_.OnLogoutKept(clock_.Read(), id, ok); }
+  void OnLogoutsRead(const absl::StatusOr<LogoutLog>& log) override { hub_.OnLogoutsRead(clock_.Read(), log); }
   void OnCoresRead(const absl::StatusOr<std::vector<uint64_t>>& cores) override {
     hub_.OnCoresRead(clock_.Read(), cores);
   }
@@ -319,6 +322,12 @@ class CoreRuntime::Loop final : private StoreListener, private HubOutput {
   void OnOutsideMessage(std::string_view text) override { hub_.OnOutsideMessage(clock_.Read(), text); }
   void OnOutsidePresence(std::string_view text) override { hub_.OnOutsidePresence(clock_.Read(), text); }
 
+  // --- RoomRightListener.
+
+  void OnRoomRight(uint64_t question, const RoomAnswer& answer) override {
+    hub_.OnRoomRight(clock_.Read(), question, answer);
+  }
+
   // Of requests that are asked from the loop; NextRequest stays below.
   static constexpr uint64_t kLoopRequests = uint64_t{1} << 63;
 
@@ -328,6 +337,7 @@ class CoreRuntime::Loop final : private StoreListener, private HubOutput {
   TurnClock clock_;
   HostedStore store_;
   LoopLinks links_;  // with a reference to hub_, which it does not use before the first link
+  std::unique_ptr<RoomAuthorizer> authorizer_;
   Hub hub_;
   Watches watches_;
   asio::steady_timer ticker_;

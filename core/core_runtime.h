@@ -29,6 +29,7 @@
 #include "core/hub.h"
 #include "core/link_stream.h"
 #include "core/loop_links.h"
+#include "core/room_authorizer.h"
 #include "core/store.h"
 #include "core/watches.h"
 #include "presence/link/v1/link.pb.h"
@@ -48,6 +49,10 @@ struct HostedStore {
 // Called by the runtime's constructor; nothing is told to the listener before Start.
 using StoreFactory = std::function<HostedStore(asio::io_context& io, StoreListener& listener)>;
 
+// For RoomAuth::kAsked: likewise; nothing is told to the listener before Start.
+using RoomAuthorizerFactory =
+    std::function<std::unique_ptr<RoomAuthorizer>(asio::io_context& io, RoomRightListener& listener)>;
+
 struct CoreRuntimeOptions {
   HubOptions hub;
   std::chrono::milliseconds tick{100};
@@ -57,6 +62,7 @@ struct CoreRuntimeOptions {
   std::function<void(bool up)> on_store_changed = [](bool) {};
   // Called on the loop thread when an operator has begun to drain this core: it is not ready any more.
   std::function<void()> on_draining = [] {};
+  RoomAuthorizerFactory make_room_authorizer{};  // empty: there is none
 };
 
 // What lives on the loop thread.

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/check.h"
 #include "core/hub_state.h"
 #include "core/presence_text.h"
 
@@ -19,17 +20,19 @@ constexpr std::chrono::seconds kStall{1};
 constexpr int kReportsPerSecondMax = 5;
 constexpr std::chrono::seconds kPassedOnEvery{1};
 
-// The last event before the first that awaits the store. Sequences may have gaps, where the shard repeated nothing since its
+// The last event before the first that awaits the store, or somebody's right to a room. Sequences may have gaps, where the shard repeated nothing since its
 // declaration had said it.
 uint64_t AppliedThrough(const Link& link) {
-  if (link.awaiting.empty()) return link.last_sequence;
-  const uint64_t awaiting = link.awaiting.front().sequence;
+  if (link.awaiting.empty() && link.joins_waiting.empty()) return link.last_sequence;
+  uint64_t awaiting = UINT64_MAX;
+  if (!link.awaiting.empty()) awaiting = link.awaiting.front().sequence;
+  if (!link.joins_waiting.empty()) awaiting = std::min(awaiting, *link.joins_waiting.begin());
   return awaiting == link.first_sequence ? 0 : awaiting - 1;
 }
 
 }  // namespace
 
-Hub::State::State(HubOptions options, Store& store, HubOutput& output)
+Hub::State::State(HubOptions options, Store& store, HubOutput& output, RoomAuthorizer* authorizer)
     : options_(std::move(options)),
       store_(store),
       output_(output),
@@ -39,7 +42,10 @@ Hub::State::State(HubOptions options, Store& store, HubOutput& output)
       publications_(options_.incarnation, {options_.publications_waiting_max, options_.publication_bytes_max}),
       gathers_(options_.incarnation, options_.gathers_max),
       orders_(options_.orders_max),
-      taps_(options_.incarnation, options_.core_name, options_.taps_max, options_.tap_events_per_second) {}
+      taps_(options_.incarnation, options_.core_name, options_.taps_max, options_.tap_events_per_second),
+      access_(options_.room_access, authorizer, connections_, rooms_) {
+  PRESENCE_CHECK(options_.room_auth != RoomAuth::kAsked || authorizer != nullptr, "there is somebody to ask");
+}
 
 void Hub::State::OnTick(Now now) {
   if (ticked_ && now.steady - last_tick_ > kStall) patient_until_ = now.steady + kStall;
@@ -55,6 +61,8 @@ void Hub::State::OnTick(Now now) {
   ledger_.OnTick(now);
   if (ledger_.store_up()) {
     if (now.steady >= read_again_at_) ReadMissed();
+    ReadLogouts(now);
+    KeepLogoutsAgain(now);
     if (now.steady >= sweep_at_) {
       sweep_at_ = now.steady + kSweepEvery;
       store_.Sweep(kSweepUsersMax);
@@ -63,6 +71,7 @@ void Hub::State::OnTick(Now now) {
     TellAttached();
   }
   ledger_.Send(now);
+  access_.AskDue(now.steady);
   TellMissed(now);
   taps_.OnTick(now);
   RenewTaps(now);
@@ -165,11 +174,17 @@ void Hub::State::OnStoreUp(Now now, bool lost_state) {
   TellAttached();
   for (auto& [tap, open] : open_taps_) open.renew_at = now.steady;
   ReadMissed();
+  if (lost_state) heard_logouts_until_.reset();  // everybody is asserted again, and judged by what is left
+  read_logouts_at_ = now.steady;
+  ReadLogouts(now);
+  TellLogoutsAgain();
   ledger_.Send(now);
 }
 
 void Hub::State::OnStoreDown(Now now) {
   ledger_.OnStoreDown();
+  MissLogouts(now);
+  ReleaseAllJoins(now);
   // What is read but not told is older than what will be missed now: the whole is read again.
   const auto give_up = [](MissedChanges& missed) {
     missed.read = 0;
@@ -183,7 +198,9 @@ void Hub::State::OnStoreDown(Now now) {
 }
 
 void Hub::State::OnWritten(Now now, uint64_t id, const WriteResult& result) {
-  ledger_.OnWritten(now, id, result);
+  const std::optional<ConnectionIndex> written = ledger_.RecordOf(id);
+  if (const auto refusal = ledger_.OnWritten(now, id, result)) SendAway(now, *refusal);
+  if (written) JudgeJoins(now, *written, result);
   ledger_.Send(now);
 }
 
@@ -223,12 +240,17 @@ HubSizes Hub::State::sizes() const {
   sizes.gathers = gathers_.size();
   sizes.orders = orders_.size();
   sizes.taps = taps_.size();
+  sizes.room_rights = access_.rows();
+  sizes.room_questions = access_.asked();
+  sizes.joins_waiting = access_.joins_waiting();
+  for (const auto& [index, joins] : held_joins_) sizes.joins_waiting += joins.size();
   return sizes;
 }
 
 const HubCounters& Hub::State::counters() const {
   counters_.tap_events = taps_.events();
   counters_.tap_events_left_out = taps_.events_left_out();
+  counters_.room_rights_asked = access_.questions();
   return counters_;
 }
 
@@ -257,8 +279,8 @@ std::string Hub::State::DebugDump() const {
   return out;
 }
 
-Hub::Hub(HubOptions options, Store& store, HubOutput& output)
-    : state_(std::make_unique<State>(std::move(options), store, output)) {}
+Hub::Hub(HubOptions options, Store& store, HubOutput& output, RoomAuthorizer* authorizer)
+    : state_(std::make_unique<State>(std::move(options), store, output, authorizer)) {}
 Hub::~Hub() = default;
 
 void Hub::OnLinkOpened(Now now, LinkId link) {
@@ -291,6 +313,12 @@ void Hub::OnChangesRead(Now now, uint64_t id, const absl::StatusOr<ChangeLog>& l
 void Hub::OnPublishedOnce(Now now, uint64_t id, const OnceResult& result) {
   state_->OnPublishedOnce(now, id, result);
 }
+void Hub::OnLogoutKept(Now now, uint64_t id, bool ok) {
+  state_->OnLogoutKept(now, id, ok);
+}
+void Hub::OnLogoutsRead(Now now, const absl::StatusOr<LogoutLog>& log) {
+  state_->OnLogoutsRead(now, log);
+}
 void Hub::OnCoresRead(Now now, const absl::StatusOr<std::vector<uint64_t>>& cores) {
   state_->OnCoresRead(now, cores);
 }
@@ -305,6 +333,9 @@ void Hub::OnOutsideMessage(Now now, std::string_view text) {
 }
 void Hub::OnOutsidePresence(Now now, std::string_view text) {
   state_->OnOutsidePresence(now, text);
+}
+void Hub::OnRoomRight(Now now, uint64_t question, const RoomAnswer& answer) {
+  state_->OnRoomRight(now, question, answer);
 }
 void Hub::OnMessageRequested(Now now, uint64_t request, const MessageRequest& message) {
   state_->OnMessageRequested(now, request, message);

@@ -29,6 +29,7 @@
 #include "absl/types/span.h"
 #include "common/ids.h"
 #include "common/time.h"
+#include "core/room_authorizer.h"
 #include "core/store.h"
 #include "presence/link/v1/link.pb.h"
 
@@ -38,6 +39,21 @@ namespace presence::core {
 using LinkId = StrongId<struct LinkIdTag, uint64_t>;
 
 enum class PresenceScope : uint8_t { kEveryone, kRooms };
+
+// Who may be in which room. kClaims: whom the token lets in. kAsked: whom a RoomAuthorizer lets in.
+enum class RoomAuth : uint8_t { kOpen, kClaims, kAsked };
+
+// Of RoomAuth::kAsked.
+struct RoomAccessOptions {
+  std::chrono::milliseconds cache{60'000};   // ROOM_AUTH_CACHE: lifetime of an answer that does not say
+  std::chrono::milliseconds denied{5'000};   // the same of a refusal, where that is shorter
+  std::chrono::milliseconds retry{5'000};    // after nobody has answered
+  std::chrono::milliseconds grace{300'000};  // ROOM_AUTH_GRACE: so long members stay while nobody answers
+  size_t rows_max = 200'000;                 // answers that are remembered, beside those about who is in a room
+  size_t checks_max = 32;                    // questions at a time about who is in a room already; joins come on top
+  size_t joins_max = 65'536;                 // that wait for an answer; further ones are refused with 503
+  size_t joins_per_link_max = 8'192;
+};
 
 // A message of the API, to a room or to a user. Views live for the call.
 struct MessageRequest {
@@ -85,8 +101,11 @@ struct HubOptions {
   // Events of one link that the store has not confirmed. 16 B each are 2 MiB; a shard of 15,000 clients would have to open and close
   // each of them four times while the store is away. Past it the link ends with RESOURCE_EXHAUSTED: the resync says all at once.
   size_t awaiting_max = 131'072;
-  size_t removals_max = 200'000;              // ends that the store must hear of, some 250 B each; then: the sweep
-  size_t rooms_per_connection_max = 1'000;    // a further join is refused with 429
+  size_t removals_max = 200'000;            // ends that the store must hear of, some 250 B each; then: the sweep
+  size_t rooms_per_connection_max = 1'000;  // a further join is refused with 429
+  size_t room_subscribers_max = 100'000;    // ROOM_SUBSCRIBERS_MAX, of one room here: likewise; 0: no limit
+  RoomAuth room_auth = RoomAuth::kOpen;
+  RoomAccessOptions room_access;
   std::chrono::milliseconds gather_max{500};  // for the other cores' answers to a message or a query
   // For the shards' events behind an order: a lost link is back by then. What a shard does not say is not known to be done: of an edge that
   // is given up, too, since it may come back with its clients.
@@ -112,6 +131,13 @@ struct HubCounters {
   uint64_t cluster_requests = 0, cluster_requests_refused = 0, gathers_incomplete = 0, cluster_replies_late = 0;
   uint64_t orders = 0, orders_done = 0, orders_expired = 0;
   uint64_t tap_events = 0, tap_events_left_out = 0;
+  // Joins: no right; nobody could say, or too many waited; the room is full.
+  uint64_t joins_forbidden = 0, joins_unchecked = 0, joins_room_full = 0;
+  uint64_t typing_forbidden = 0, typing_unchecked = 0;
+  uint64_t room_rights_asked = 0, room_rights_unanswered = 0, room_rights_forgotten = 0, subscriptions_revoked = 0;
+  uint64_t logouts_kept = 0, sessions_ended = 0;                  // asked for here; connections that it has closed here
+  uint64_t connections_logged_out = 0, connections_too_many = 0;  // that the store has refused
+  uint64_t tokens_renewed = 0;
 };
 
 struct HubSizes {
@@ -121,6 +147,7 @@ struct HubSizes {
   size_t refreshes_unanswered = 0;
   size_t cores = 0;  // that are live, this one included
   size_t gathers = 0, orders = 0, taps = 0;
+  size_t room_rights = 0, room_questions = 0, joins_waiting = 0;  // remembered; under way; for an answer
 };
 
 class HubOutput {
@@ -153,7 +180,8 @@ class HubOutput {
 class Hub {
  public:
   // The sinks must outlive the hub.
-  Hub(HubOptions options, Store& store, HubOutput& output);
+  // `authorizer`: for RoomAuth::kAsked, else null.
+  Hub(HubOptions options, Store& store, HubOutput& output, RoomAuthorizer* authorizer = nullptr);
   ~Hub();
   Hub(const Hub&) = delete;
   Hub& operator=(const Hub&) = delete;
@@ -172,11 +200,16 @@ class Hub {
   void OnPublished(Now now, uint64_t id, bool ok);
   void OnChangesRead(Now now, uint64_t id, const absl::StatusOr<ChangeLog>& log);
   void OnPublishedOnce(Now now, uint64_t id, const OnceResult& result);
+  void OnLogoutKept(Now now, uint64_t id, bool ok);
+  void OnLogoutsRead(Now now, const absl::StatusOr<LogoutLog>& log);
   void OnCoresRead(Now now, const absl::StatusOr<std::vector<uint64_t>>& cores);
   void OnBus(Now now, const link::v1::BusEnvelope& envelope);
   void OnReplies(Now now, const link::v1::ClusterReplies& replies);
   void OnOutsideMessage(Now now, std::string_view text);
   void OnOutsidePresence(Now now, std::string_view text);
+
+  // --- what the RoomAuthorizer heard.
+  void OnRoomRight(Now now, uint64_t question, const RoomAnswer& answer);
 
   // --- the API. `request` is the caller's number, never used twice.
 
@@ -193,6 +226,7 @@ class Hub {
   // shards may be at another one that has answered before they came. While the store is away nobody else is asked: drains of edges and
   // log levels are carried out here, as far as they concern this core and what is attached to it; a core is not drained, since nobody
   // knows who could take over; orders to connections are not given.
+  // EndSessions is kept in the store before anybody is asked: UNAVAILABLE also when that has failed.
   void OnClusterRequested(Now now, uint64_t request, link::v1::ClusterRequest body);
   // Nobody waits for it any more: it is answered with CANCELLED, if it is not yet. Orders go on.
   void OnClusterCancelled(Now now, uint64_t request);

@@ -82,6 +82,8 @@ void Hub::State::CameBack(Now now, uint64_t sequence) {
 // ---------------------------------------------------------------------------------------------------------- presence
 
 void Hub::State::OnPresenceChanged(Now now, const link::v1::PresenceChanged& changed) {
+  // Whoever may write to Redis may write here: nobody's presence is told under no name.
+  if (!IsValidId(changed.user_id()) || changed.status() == link::v1::STATUS_UNSPECIFIED) return;
   const uint64_t last = recent_.VersionOf(changed.user_id());
   // The same version again is either a duplicate or, with rooms in the entries, a mere join.
   const bool is_join = options_.scope == PresenceScope::kRooms && changed.version() == last;

@@ -25,7 +25,7 @@ constexpr uint32_t Code(absl::StatusCode code) {
 
 // Orders wait for shards, whose link may have to come back.
 bool IsForConnections(const ClusterRequest& request) {
-  return request.has_disconnect() || request.has_unsubscribe() || request.has_status();
+  return request.has_disconnect() || request.has_unsubscribe() || request.has_status() || request.has_end_sessions();
 }
 
 // Operators need those most when something is away.
@@ -92,10 +92,25 @@ void Hub::State::OnClusterRequested(Now now, uint64_t request, ClusterRequest bo
     output_.AnswerCluster(request, absl::UnavailableError("the store is away"), std::move(replies));
     return;
   }
-  if (publications_.Full() || gathers_.Full()) {
+  if (body.has_end_sessions() && logouts_.size() < options_.gathers_max)
+    return KeepLogout(now, request, std::move(body));
+  AskAllCores(now, request, std::move(body));
+}
+
+void Hub::State::AskAllCores(Now now, uint64_t request, ClusterRequest body) {
+  if (publications_.Full() || gathers_.Full() || (body.has_end_sessions() && logouts_.size() >= options_.gathers_max)) {
     ++counters_.cluster_requests_refused;
+    if (body.has_end_sessions() && logouts_.size() < options_.gathers_max) {  // it is kept: nobody would tell it later
+      body.set_id(gathers_.NextId());
+      PublishRequest(std::move(body), 0);
+    }
+    if (request == 0) return;
     output_.AnswerCluster(request, absl::ResourceExhaustedError("too many requests wait for other cores"), {});
     return;
+  }
+  if (request == 0) {
+    body.set_id(gathers_.NextId());
+    return PublishRequest(std::move(body), 0);
   }
   Gather gather;
   gather.kind = Gather::Kind::kRequest;
@@ -119,6 +134,7 @@ void Hub::State::PublishRequest(ClusterRequest request, uint64_t gather) {
 
 void Hub::State::OnClusterCancelled(Now now, uint64_t request) {
   gathers_.Cancel(request);
+  CancelLogout(request);
   Settle(now);
 }
 
@@ -134,6 +150,8 @@ void Hub::State::OnRequest(Now now, const ClusterRequest& request) {
     AnswerQuery(now, request, &reply);
   } else if (IsForProcesses(request)) {
     BeginOperation(request, &reply);
+  } else if (request.has_forget_room_rights()) {
+    reply.mutable_count()->set_count(ForgetRights(now, request.forget_room_rights()));
   } else {
     reply.set_code(Code(absl::StatusCode::kUnimplemented));
     reply.set_error("a core of an older release does not know this request");

@@ -1,6 +1,7 @@
 // What shards say on their links.
 #include <algorithm>
 #include <chrono>
+#include <iterator>
 #include <utility>
 
 #include "common/utf8.h"
@@ -15,7 +16,6 @@ using link::v1::EdgeEvent;
 constexpr uint32_t kProtocol = 1;
 constexpr size_t kEdgeNameBytesMax = 255;
 constexpr size_t kVersionBytesMax = 64;  // what is longer is cut: it is for people alone
-constexpr uint32_t kTooManyRequests = 429;
 // A shard without a watermark was never attached, or lost its first link at once. It closes its clients when it finds no core for
 // EDGE_ISOLATION_MAX (30 s), spread over 10 s: by then they may have read statuses elsewhere. With room for a core's clock that is ahead.
 constexpr std::chrono::minutes kNeverAttachedMax{1};
@@ -32,6 +32,7 @@ bool IsSequenced(EdgeEvent::EventCase kind) {
     case EdgeEvent::kRoomJoined:
     case EdgeEvent::kRoomLeft:
     case EdgeEvent::kStatusChanged:
+    case EdgeEvent::kTokenRenewed:
       return true;
     default:
       return false;
@@ -82,6 +83,7 @@ absl::Status Hub::State::OnEvent(Now now, Link& link, const EdgeEvent& event) {
     link.last_sequence = sequence;
     if (link.first_sequence == 0) link.first_sequence = sequence;
   }
+  if (event.has_token_renewed()) RenewRights(now, link, event.token_renewed());
   switch (event.event_case()) {
     case EdgeEvent::kConnectionDeclared:
       return OnDeclared(now, link, event.connection_declared());
@@ -97,6 +99,8 @@ absl::Status Hub::State::OnEvent(Now now, Link& link, const EdgeEvent& event) {
       return OnLeft(now, link, sequence, event.room_left());
     case EdgeEvent::kStatusChanged:
       return OnStatusChanged(now, link, sequence, event.status_changed());
+    case EdgeEvent::kTokenRenewed:
+      return OnTokenRenewed(link, sequence, event.token_renewed());
     case EdgeEvent::kTypingStarted:
       return OnTyping(now, link, event.typing_started());
     case EdgeEvent::kActivityReported:
@@ -153,7 +157,7 @@ absl::Status Hub::State::OnHello(Now now, Link& link, const link::v1::Hello& hel
 absl::Status Hub::State::OnDeclared(Now now, Link& link, const link::v1::ConnectionDeclared& declared) {
   if (link.phase != Link::Phase::kResync) return Broken("ConnectionDeclared after ResyncDone");
   if (!IsOfShard(link, declared.connection())) return Broken("a connection of another shard");
-  if (!IsValidId(declared.user_id())) return Broken("an id out of bounds");
+  if (!IsValidId(declared.user_id()) || !IsValidToken(declared.token())) return Broken("an id out of bounds");
   if (!IsDeviceStatus(declared.status())) return Broken("a status that no device has");
   if (!std::all_of(declared.room_ids().begin(), declared.room_ids().end(), IsValidId)) {
     return Broken("an id out of bounds");
@@ -174,7 +178,10 @@ absl::Status Hub::State::OnDeclared(Now now, Link& link, const link::v1::Connect
   connection.attach = shard.attach;
   connection.status = static_cast<uint8_t>(declared.status());
   connection.last_frame = now.steady - std::chrono::milliseconds(declared.silent_ms());
+  connections_.SetToken(index, declared.token());
+  connection.unjudged = declared.has_token();
   Rebind(now, link, index, declared.room_ids());
+  CheckDeclared(now, index, declared.rights());
   RepeatOrders(link, index);
   ledger_.Changed(index, 0);  // even if only the attach is new: the fence moves up
   return absl::OkStatus();
@@ -218,7 +225,7 @@ absl::Status Hub::State::OnResyncDone(Now now, Link& link) {
 
 absl::Status Hub::State::OnOpened(Now now, Link& link, uint64_t sequence, const link::v1::ConnectionOpened& opened) {
   if (!IsOfShard(link, opened.connection())) return Broken("a connection of another shard");
-  if (!IsValidId(opened.user_id())) return Broken("an id out of bounds");
+  if (!IsValidId(opened.user_id()) || !IsValidToken(opened.token())) return Broken("an id out of bounds");
   Shard& shard = *link.shard;
   const ConnectionIndex owner = shard.InSlot(ConnectionId::Unpack(opened.connection()).slot);
   if (owner != kNoConnection) {
@@ -235,6 +242,10 @@ absl::Status Hub::State::OnOpened(Now now, Link& link, uint64_t sequence, const 
   }
   const ConnectionIndex index = connections_.Open(shard, opened.connection(), opened.user_id(), opened.username());
   connections_[index].last_frame = now.steady;
+  connections_[index].newcomer = true;
+  connections_[index].unjudged = opened.has_token();
+  connections_.SetToken(index, opened.token());
+  SetRights(index, opened.rights());
   if (taps_.any()) SawConnection(now, link::v1::TAP_KIND_CONNECTED, connections_[index]);
   ledger_.Changed(index, sequence);
   AwaitConfirmation(link, connections_.records().RefTo(index), sequence);
@@ -259,36 +270,6 @@ absl::Status Hub::State::OnClosed(Now now, Link& link, uint64_t sequence, const 
   return absl::OkStatus();
 }
 
-absl::Status Hub::State::OnJoined(Now now, Link& link, uint64_t sequence, const link::v1::RoomJoined& joined) {
-  if (!IsOfShard(link, joined.connection())) return Broken("a connection of another shard");
-  if (!IsValidId(joined.room_id())) return Broken("an id out of bounds");
-  const ConnectionIndex index = link.shard->Find(joined.connection(), connections_.records());
-  if (index == kNoConnection) {
-    ++counters_.late_events;
-    return absl::OkStatus();
-  }
-  if (connections_.InRoom(index, joined.room_id())) {
-    Bind(link, index, *rooms_.Find(joined.room_id()), sequence);
-    if (options_.scope == PresenceScope::kRooms) {
-      ledger_.Repeated(index, sequence);
-      AwaitConfirmation(link, connections_.records().RefTo(index), sequence);
-    }
-    return absl::OkStatus();
-  }
-  if (connections_[index].rooms.size() >= options_.rooms_per_connection_max) {
-    ++counters_.joins_refused;
-    link::v1::Refuse& refuse = *links_.Command(link).mutable_refuse();
-    refuse.set_reply_to(sequence);
-    refuse.set_code(kTooManyRequests);
-    refuse.set_error("Too many subscriptions");
-    return absl::OkStatus();
-  }
-  Bind(link, index, connections_.Join(index, joined.room_id()), sequence);
-  if (taps_.any()) SawConnection(now, link::v1::TAP_KIND_SUBSCRIBED, connections_[index], joined.room_id());
-  RoomsChanged(link, index, sequence);
-  return absl::OkStatus();
-}
-
 absl::Status Hub::State::OnLeft(Now now, Link& link, uint64_t sequence, const link::v1::RoomLeft& left) {
   if (!IsOfShard(link, left.connection())) return Broken("a connection of another shard");
   if (!IsValidId(left.room_id())) return Broken("an id out of bounds");
@@ -297,20 +278,26 @@ absl::Status Hub::State::OnLeft(Now now, Link& link, uint64_t sequence, const li
     ++counters_.late_events;
     return absl::OkStatus();
   }
-  const bool was_in = connections_.Leave(index, left.room_id());
+  if (!HoldLeave(link, index, left.room_id(), sequence)) Leave(now, link, index, left.room_id(), sequence);
+  return absl::OkStatus();
+}
+
+void Hub::State::Leave(Now now, Link& link, ConnectionIndex index, const std::string& room_id, uint64_t sequence) {
+  CancelJoins(link, index, room_id);
+  const bool was_in = connections_.Leave(index, room_id);
+  const uint64_t connection = connections_[index].id;
   link::v1::Unbind& unbind = *links_.Command(link).mutable_unbind();
-  unbind.set_connection(left.connection());
-  unbind.set_room_id(left.room_id());
+  unbind.set_connection(connection);
+  unbind.set_room_id(room_id);
   unbind.set_reply_to(sequence);
-  orders_.Left({link.shard->key.incarnation, left.connection()}, left.room_id());
+  orders_.Left({link.shard->key.incarnation, connection}, room_id);
   if (was_in) {
-    if (taps_.any()) SawConnection(now, link::v1::TAP_KIND_UNSUBSCRIBED, connections_[index], left.room_id());
+    if (taps_.any()) SawConnection(now, link::v1::TAP_KIND_UNSUBSCRIBED, connections_[index], room_id);
     RoomsChanged(link, index, sequence);
   } else if (options_.scope == PresenceScope::kRooms) {
     ledger_.Repeated(index, sequence);
     AwaitConfirmation(link, connections_.records().RefTo(index), sequence);
   }
-  return absl::OkStatus();
 }
 
 absl::Status Hub::State::OnStatusChanged(Now now, Link& link, uint64_t sequence,
@@ -376,13 +363,19 @@ void Hub::State::CloseConnection(Now now, Shard& shard, ConnectionIndex index, u
   // Of a shard that is only given up for lost nothing is known: it may come back, and the client with it.
   if (shard.link != nullptr) orders_.Gone({connection.incarnation, connection.id});
   connections_[index].attach = shard.attach;
+  DropRights(index);
+  DropJoins(index);
   connections_.Close(index);
   ledger_.Changed(index, sequence);
 }
 
 void Hub::State::AwaitConfirmation(Link& link, ConnectionTable::Ref record, uint64_t sequence) {
   const PresenceLedger::Await await{sequence, record};
-  if (!ledger_.Confirmed(await)) link.awaiting.push_back(await);
+  if (ledger_.Confirmed(await)) return;
+  // In order of sequence: a join that has waited for a right comes behind later ones.
+  auto place = link.awaiting.end();
+  while (place != link.awaiting.begin() && std::prev(place)->sequence > sequence) --place;
+  link.awaiting.insert(place, await);
 }
 
 void Hub::State::RoomsChanged(Link& link, ConnectionIndex index, uint64_t sequence) {

@@ -179,15 +179,24 @@ absl::Status Hub::State::OnTyping(Now now, Link& link, const link::v1::TypingSta
     ++counters_.late_events;
     return absl::OkStatus();
   }
-  if (ledger_.store_up() && publications_.FullForVolatile()) return absl::OkStatus();
+  if (IsHeld(index)) {
+    HoldTyping(link, index, typing);
+  } else {
+    Type(now, link, index, typing.room_id(), typing.kind());
+  }
+  return absl::OkStatus();
+}
+
+void Hub::State::Type(Now now, Link& link, ConnectionIndex index, const std::string& room_id, link::v1::RoomKind kind) {
+  if (!MayType(now, link, index, room_id)) return;
+  if (ledger_.store_up() && publications_.FullForVolatile()) return;
   const User& user = connections_.user(connections_[index]);
   link::v1::RoomTyping body;
-  body.set_room_id(typing.room_id());
-  body.set_kind(typing.kind());
+  body.set_room_id(room_id);
+  body.set_kind(kind);
   body.set_user_id(user.id);
   body.set_username(user.username);
   SendTyping(now, std::move(body));
-  return absl::OkStatus();
 }
 
 absl::Status Hub::State::OnTypingRequested(Now now, const link::v1::RoomTyping& typing) {

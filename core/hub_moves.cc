@@ -44,6 +44,8 @@ void Hub::State::GiveUp(Now now, Shard& shard) {
     if (index == kNoConnection) continue;
     // Nothing has happened to it, so no tap is told: it is told of by the other core.
     orders_.Moved({connections_[index].incarnation, connections_[index].id});
+    DropRights(index);
+    DropJoins(index);
     connections_.Close(index);
     ledger_.TakenOver(index);
   }

@@ -35,6 +35,8 @@ OrderCommand CommandOf(const ClusterRequest& request) {
   } else if (request.has_unsubscribe()) {
     command.kind = OrderCommand::Kind::kLeave;
     command.text = request.unsubscribe().room_id();
+  } else if (request.has_end_sessions()) {
+    command.kind = OrderCommand::Kind::kClose;
   } else {
     command.kind = OrderCommand::Kind::kStatus;
     command.status = request.status().status();
@@ -48,10 +50,15 @@ void Hub::State::OnOrder(Now now, const ClusterRequest& request) {
   std::vector<ConnectionIndex> targets;
   if (request.disconnect().has_connection()) {
     FindConnection(request.disconnect().connection(), &targets);
+  } else if (request.has_end_sessions()) {
+    FindLoggedOut(request.end_sessions(), &targets);
   } else {
     FindDevices(request, &targets);
   }
   if (!orders_.HasRoomFor(targets.size())) {
+    if (request.has_end_sessions()) {  // the store refuses them one by one
+      for (const ConnectionIndex target : targets) ledger_.Reassert(connections_.records().RefTo(target));
+    }
     ClusterReply reply;
     reply.set_id(request.id());
     reply.set_code(static_cast<uint32_t>(absl::StatusCode::kResourceExhausted));
@@ -62,7 +69,12 @@ void Hub::State::OnOrder(Now now, const ClusterRequest& request) {
   std::vector<ConnectionKey> keys;
   keys.reserve(targets.size());
   for (const ConnectionIndex target : targets) keys.push_back(KeyOf(connections_[target]));
-  const OrderCommand command = CommandOf(request);
+  OrderCommand command = CommandOf(request);
+  if (request.has_end_sessions()) {
+    counters_.sessions_ended += targets.size();
+    command.code = kUnauthorized;
+    command.text = kLoggedOut;
+  }
   orders_.Add({request.origin(), request.id()}, command, now.steady + options_.order_max, keys);
   for (const ConnectionIndex target : targets) {
     const Connection& connection = connections_[target];

@@ -1,21 +1,26 @@
 // The inside of Hub: its parts, and how events go through them. Private to hub*.cc.
 //
 //   link events ─▶ ConnectionTable, RoomTable ─▶ PresenceLedger ─▶ Store                  (hub_links.cc)
+//   joins, rights to rooms, typing ─▶ RoomAccess ─▶ RoomAuthorizer                          (hub_rooms.cc)
 //   messages, typing: API ─▶ Publications ─▶ bus ─▶ Fanout ─▶ links; counts ─▶ Gathers    (hub_messages.cc)
 //   bus, outside, change log ─▶ RecentChanges ─▶ Fanout ─▶ links                          (hub_bus.cc)
 //   requests to all cores: API ─▶ Gathers, bus; bus ─▶ answers ─▶ outbox; taps            (hub_cluster.cc)
 //   orders: bus ─▶ Orders ─▶ links; link events ─▶ Orders ─▶ answers                      (hub_orders.cc)
+//   sessions that end: API ─▶ Store ─▶ bus ─▶ Orders; what the store refuses ─▶ links      (hub_sessions.cc)
 //   shards that come: links ─▶ bus; bus ─▶ what has gone to another core is forgotten     (hub_moves.cc)
 //   ticks: silence, grace, late publications, sweep, acknowledgements, deadlines          (hub.cc)
 #pragma once
 
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -30,6 +35,7 @@
 #include "core/presence_ledger.h"
 #include "core/publications.h"
 #include "core/recent_changes.h"
+#include "core/room_access.h"
 #include "core/room_table.h"
 #include "core/taps.h"
 
@@ -37,7 +43,7 @@ namespace presence::core {
 
 class Hub::State {
  public:
-  State(HubOptions options, Store& store, HubOutput& output);
+  State(HubOptions options, Store& store, HubOutput& output, RoomAuthorizer* authorizer);
 
   void OnLinkOpened(Now now, LinkId id) { links_.Add(now, id); }
   void OnLinkEvent(Now now, LinkId id, const link::v1::EdgeEvent& event);
@@ -50,11 +56,14 @@ class Hub::State {
   void OnPublished(Now now, uint64_t id, bool ok);
   void OnChangesRead(Now now, uint64_t id, const absl::StatusOr<ChangeLog>& log);
   void OnPublishedOnce(Now now, uint64_t id, const OnceResult& result);
+  void OnLogoutKept(Now now, uint64_t id, bool ok);
+  void OnLogoutsRead(Now now, const absl::StatusOr<LogoutLog>& log);
   void OnCoresRead(Now now, const absl::StatusOr<std::vector<uint64_t>>& cores);
   void OnBus(Now now, const link::v1::BusEnvelope& envelope);
   void OnReplies(Now now, const link::v1::ClusterReplies& replies);
   void OnOutsideMessage(Now now, std::string_view text);
   void OnOutsidePresence(Now now, std::string_view text);
+  void OnRoomRight(Now now, uint64_t question, const RoomAnswer& answer);
   void OnMessageRequested(Now now, uint64_t request, const MessageRequest& message);
   absl::Status OnTypingRequested(Now now, const link::v1::RoomTyping& typing);
   void OnClusterRequested(Now now, uint64_t request, link::v1::ClusterRequest body);
@@ -87,6 +96,18 @@ class Hub::State {
     link::v1::ClusterReplies replies;
     size_t bytes = 0;  // about; 0: nothing
   };
+  // A logout that is on its way into the store.
+  struct KeptLogout {
+    uint64_t request = 0;  // 0: nobody waits for it any more
+    link::v1::ClusterRequest body;
+    SteadyTime until;                    // nobody tries again later
+    std::optional<SteadyTime> again_at;  // nothing: the store is about to answer
+  };
+  // One that is kept, and of which all cores have been told, if Redis has passed it on.
+  struct ToldLogout {
+    SteadyTime at;
+    link::v1::ClusterRequest body;
+  };
   // A tap of this core's API.
   struct OpenTap {
     link::v1::TapOrder order;
@@ -101,7 +122,6 @@ class Hub::State {
   absl::Status OnResyncDone(Now now, Link& link);
   absl::Status OnOpened(Now now, Link& link, uint64_t sequence, const link::v1::ConnectionOpened& opened);
   absl::Status OnClosed(Now now, Link& link, uint64_t sequence, const link::v1::ConnectionClosed& closed);
-  absl::Status OnJoined(Now now, Link& link, uint64_t sequence, const link::v1::RoomJoined& joined);
   absl::Status OnLeft(Now now, Link& link, uint64_t sequence, const link::v1::RoomLeft& left);
   absl::Status OnStatusChanged(Now now, Link& link, uint64_t sequence, const link::v1::StatusChanged& changed);
   absl::Status OnActivity(Now now, Link& link, const link::v1::ActivityReported& activity);
@@ -111,8 +131,54 @@ class Hub::State {
   void CloseConnection(Now now, Shard& shard, ConnectionIndex index, uint64_t sequence);
   void AwaitConfirmation(Link& link, ConnectionTable::Ref record, uint64_t sequence);
   void RoomsChanged(Link& link, ConnectionIndex index, uint64_t sequence);
+  void Leave(Now now, Link& link, ConnectionIndex index, const std::string& room_id, uint64_t sequence);
+
+  // --- hub_held_joins.cc
+  // A join that waits for the store's word on the token; or what stands behind such a join, to be done in order.
+  struct HeldJoin {
+    enum class What : uint8_t { kJoin, kLeave, kTyping };
+    LinkId link;
+    uint64_t sequence = 0;  // kTyping: 0
+    std::string room_id;
+    What what = What::kJoin;
+    link::v1::RoomKind kind = link::v1::ROOM_KIND_UNSPECIFIED;  // kTyping
+  };
+  bool IsHeld(ConnectionIndex index) const { return connections_[index].unjudged && ledger_.sending(); }
+  void HoldJoin(Link& link, ConnectionIndex index, std::string_view room_id, uint64_t sequence);
+  // The store has answered about this connection.
+  void JudgeJoins(Now now, ConnectionIndex index, const WriteResult& result);
+  // Nobody will answer: the joins go on.
+  void ReleaseAllJoins(Now now);
+  void ReleaseJoins(Now now, ConnectionIndex index);
+  void DropJoins(ConnectionIndex index);
+  // Answered in order: false when no join to that room is held.
+  bool HoldLeave(Link& link, ConnectionIndex index, std::string_view room_id, uint64_t sequence);
+  void HoldTyping(Link& link, ConnectionIndex index, const link::v1::TypingStarted& typing);
+
+  // --- hub_rooms.cc
+  absl::Status OnJoined(Now now, Link& link, uint64_t sequence, const link::v1::RoomJoined& joined);
+  void Join(Now now, Link& link, ConnectionIndex index, std::string_view room_id, uint64_t sequence);
+  // Nothing: somebody must be asked.
+  std::optional<RoomRight> RightOf(Now now, ConnectionIndex index, RoomAccess::Pair pair) const;
+  void AnswerJoin(Now now, Link& link, ConnectionIndex index, std::string_view room_id, uint64_t sequence,
+                  RoomRight right);
+  void Enter(Now now, Link& link, ConnectionIndex index, std::string_view room_id, uint64_t sequence);
+  void Refuse(Link& link, uint64_t sequence, uint32_t code, std::string_view error);
+  void CancelJoins(Link& link, ConnectionIndex index, std::string_view room_id);
+  // The right is gone: the user's connections here are to leave the room, or this one is.
+  void Expel(std::string_view user_id, std::string_view room_id, uint32_t code, std::string_view error);
+  void ExpelOne(ConnectionIndex index, std::string_view room_id, uint32_t code, std::string_view error);
+  void SetRights(ConnectionIndex index, const link::v1::RoomRights& rights);
+  void DropRights(ConnectionIndex index);
+  // It is in rooms already, and has these rights from now on.
+  void CheckDeclared(Now now, ConnectionIndex index, const link::v1::RoomRights& rights);
+  void RenewRights(Now now, Link& link, const link::v1::TokenRenewed& renewed);
+  uint32_t ForgetRights(Now now, const link::v1::ForgetRoomRightsOrder& order);
+  // False: the sender has been told, or nobody could say in time.
+  bool MayType(Now now, Link& link, ConnectionIndex index, std::string_view room_id);
 
   // --- hub_messages.cc
+  void Type(Now now, Link& link, ConnectionIndex index, const std::string& room_id, link::v1::RoomKind kind);
   void AnswerMessage(const Gather& gather);
   void DeliverMessage(Now now, const link::v1::BusEnvelope& envelope);
   void DeliverOverdue(Now now, uint64_t through);  // messages of this core that are not back, up to this sequence
@@ -123,7 +189,8 @@ class Hub::State {
   // --- hub_cluster.cc
   void Announce(Now now);
   void Greet();
-  void PublishRequest(link::v1::ClusterRequest request, uint64_t gather);  // 0: nobody gathers
+  void AskAllCores(Now now, uint64_t request, link::v1::ClusterRequest body);  // 0: nobody waits for the answers
+  void PublishRequest(link::v1::ClusterRequest request, uint64_t gather);      // 0: nobody gathers
   void OnRequest(Now now, const link::v1::ClusterRequest& request);
   void AnswerQuery(Now now, const link::v1::ClusterRequest& request, link::v1::ClusterReply* reply) const;
   // A drain or a log level, as far as it concerns processes that are here.
@@ -160,6 +227,23 @@ class Hub::State {
   uint32_t SetLogLevel(const link::v1::LogLevelOrder& order);
   // One attached shard of each edge process.
   void ForEachEdge(absl::FunctionRef<void(const Shard& shard)> tell) const;
+
+  // --- hub_sessions.cc
+  static constexpr uint32_t kUnauthorized = 4401, kPolicyViolation = 1008;  // close codes
+  static constexpr std::string_view kLoggedOut = "logged out", kTooManyConnections = "too many connections";
+  absl::Status OnTokenRenewed(Link& link, uint64_t sequence, const link::v1::TokenRenewed& renewed);
+  static bool IsValidToken(const link::v1::TokenOrigin& token);
+  void SendAway(Now now, const PresenceLedger::Refusal& refusal);
+  void KeepLogout(Now now, uint64_t request, link::v1::ClusterRequest body);
+  void KeepLogoutsAgain(Now now);
+  void TellLogoutsAgain();
+  void CancelLogout(uint64_t request);
+  void FindLoggedOut(const link::v1::EndSessionsOrder& order, std::vector<ConnectionIndex>* found) const;
+  // Live connections of the session, or, without one, of the user.
+  void ForEachLoggedOut(std::string_view user_id, std::string_view session_id,
+                        absl::FunctionRef<void(ConnectionIndex)> use) const;
+  void MissLogouts(Now now);
+  void ReadLogouts(Now now);
 
   // --- hub_moves.cc
   void TellAttached();       // the other cores, of the shards that they do not know to be here
@@ -212,11 +296,25 @@ class Hub::State {
   RecentChanges recent_;
   OutsideReader outside_;
 
+  RoomAccess access_;
+  RoomRightsTable rights_;
+  absl::flat_hash_map<ConnectionIndex, const RoomRights*> rights_of_;  // RoomAuth::kClaims; without: none
+
+  std::map<ConnectionIndex, std::vector<HeldJoin>> held_joins_;  // ordered: it is walked over
+
   std::map<uint64_t, Outgoing> outbox_;    // by core
   std::map<uint64_t, OpenTap> open_taps_;  // by the API's number
   HostState host_;
   SteadyTime announce_at_;
   bool withdrawn_ = false;  // from the registry, for good
+
+  std::map<uint64_t, KeptLogout> logouts_;  // by id of KeepLogout; at most gathers_max
+  uint64_t last_logout_ = 0;
+  std::deque<ToldLogout> told_logouts_;            // of the last kTellAgain, at most kToldMax
+  std::optional<SteadyTime> heard_logouts_until_;  // nothing: all are heard
+  bool reading_logouts_ = false;
+  int stale_logout_reads_ = 0;  // that the store answers before the one that counts
+  SteadyTime read_logouts_at_;
 
   uint64_t last_read_ = 0;  // id of a ReadChanges
   MissedChanges missed_;    // by this core, while it did not hear the bus

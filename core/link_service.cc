@@ -3,12 +3,16 @@
 #include <grpc/grpc.h>
 #include <grpcpp/impl/codegen/proto_utils.h>
 
+#include <chrono>
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "common/time.h"
+#include "core/api_counts.h"
 #include "core/api_pages.h"
 #include "core/api_text.h"
 
@@ -16,6 +20,9 @@ namespace presence::core {
 namespace {
 
 using link::v1::EdgeFrame;
+
+// The provider's clock may be ahead of this one. A logout of a later time would shut out those who log in until then.
+constexpr auto kLogoutAheadMax = std::chrono::minutes(5);
 
 // gRPC's rules, and how they are kept. One write at a time: the runtime waits for the mailbox to say that the last one is
 // done. No operation once the call may be over: OnDone comes only after Finish, and Finish, StartWrite and a resumed StartRead come
@@ -165,6 +172,36 @@ grpc::ServerUnaryReactor* LinkService::ListPresence(grpc::CallbackServerContext*
                               call->Answer(page.status());
                             });
   });
+  return call;
+}
+
+grpc::ServerUnaryReactor* LinkService::EndSessions(grpc::CallbackServerContext* context,
+                                                   const link::v1::EndSessionsRequest* request,
+                                                   link::v1::EndSessionsResponse* response) {
+  auto* call = new UnaryCall(*context, budget_, metrics_.end_sessions);
+  if (const absl::Status status = access_.Check(*context); !status.ok()) return call->Refuse(status);
+  if (request->user_id().empty() && request->session_id().empty()) {
+    return call->Refuse(absl::InvalidArgumentError("user_id or session_id: one of them must be there"));
+  }
+  for (const auto& [field, id] : {std::pair("user_id", &request->user_id()), {"session_id", &request->session_id()}}) {
+    if (id->empty()) continue;
+    if (absl::Status status = CheckId(field, *id); !status.ok()) return call->Refuse(status);
+  }
+  const int64_t latest_ms = ToUnixMillis(ReadClocks().wall + kLogoutAheadMax);
+  if (request->logged_out_at_ms() < 1 || request->logged_out_at_ms() > latest_ms) {
+    return call->Refuse(absl::InvalidArgumentError("logged_out_at_ms: must be in the past"));
+  }
+  link::v1::ClusterRequest body;
+  link::v1::EndSessionsOrder& order = *body.mutable_end_sessions();
+  order.set_user_id(request->user_id());
+  order.set_session_id(request->session_id());
+  order.set_logged_out_at_ms(request->logged_out_at_ms());
+  if (!call->Admit(body.ByteSizeLong())) return call->RefuseOverBudget();
+  call->Ask(runtime_, std::move(body),
+            [call, response](const absl::Status& status, const std::vector<link::v1::ClusterReply>& replies) {
+              response->set_connections(static_cast<uint32_t>(CountOf(replies)));
+              call->Answer(status);
+            });
   return call;
 }
 

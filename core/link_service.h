@@ -1,5 +1,5 @@
 // The gRPC service that edges use (proto/presence/link/v1/link.proto): carries frames between Attach streams and the loop,
-// and answers the reads that the edges' REST needs.
+// and answers the reads that the edges' REST needs, and the logouts that they were told of.
 //
 // Methods and reactions run on gRPC's threads; they post to the runtime and return. Commands come from the loop encoded
 // (core/frame_gatherer.h), so Attach is a raw method: it moves bytes, and parses what comes in where gRPC would have, on
@@ -26,13 +26,14 @@ namespace presence::core {
 inline constexpr int kLinkReceiveBytesMax = 4 * 1024 * 1024;
 
 // A name to keep the generated mixins readable.
-using LinkServiceBase = link::v1::Link::WithRawCallbackMethod_Attach<link::v1::Link::WithCallbackMethod_LookUpPresence<
-    link::v1::Link::WithCallbackMethod_ListPresence<link::v1::Link::Service>>>;
+using LinkServiceBase = link::v1::Link::WithRawCallbackMethod_Attach<
+    link::v1::Link::WithCallbackMethod_LookUpPresence<link::v1::Link::WithCallbackMethod_ListPresence<
+        link::v1::Link::WithCallbackMethod_EndSessions<link::v1::Link::Service>>>>;
 
 class LinkService final : public LinkServiceBase {
  public:
   struct Metrics {
-    MethodMetrics look_up_presence, list_presence;
+    MethodMetrics look_up_presence, list_presence, end_sessions;
   };
 
   LinkService(CoreRuntime& runtime, LinkAccess access) : runtime_(runtime), access_(std::move(access)) {}
@@ -45,6 +46,9 @@ class LinkService final : public LinkServiceBase {
   grpc::ServerUnaryReactor* ListPresence(grpc::CallbackServerContext* context,
                                          const link::v1::ListPresenceRequest* request,
                                          link::v1::ListPresenceResponse* response) override;
+  grpc::ServerUnaryReactor* EndSessions(grpc::CallbackServerContext* context,
+                                        const link::v1::EndSessionsRequest* request,
+                                        link::v1::EndSessionsResponse* response) override;
 
   const Metrics& metrics() const { return metrics_; }
 

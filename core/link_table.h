@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <set>
 #include <vector>
 
 #include "common/time.h"
@@ -30,6 +31,7 @@ struct Link {
   uint64_t last_sequence = 0;   // of the shard's events; applied, but for those in `awaiting`
   uint64_t first_sequence = 0;  // the first of them on this link
   uint64_t acknowledged = 0;
+  std::set<uint64_t> joins_waiting;            // sequences of joins that wait for a right: not acknowledged
   std::deque<PresenceLedger::Await> awaiting;  // by sequence; bounded by HubOptions::awaiting_max
   std::vector<ConnectionTable::Ref>
       missing;              // entries that the store does not have; re-asserted when the link proves alive

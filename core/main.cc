@@ -18,15 +18,18 @@
 #include <thread>
 
 #include "common/log.h"
+#include "common/network.h"
 #include "core/access_setup.h"
 #include "core/admin_service.h"
 #include "core/api_service.h"
 #include "core/config.h"
 #include "core/core_runtime.h"
+#include "core/grpc_room_authorizer.h"
 #include "core/link_service.h"
 #include "core/listeners.h"
 #include "core/memory_store.h"
 #include "core/metrics_page.h"
+#include "core/redis_rights.h"
 #include "core/redis_store.h"
 #include "core/serving_state.h"
 
@@ -59,6 +62,38 @@ StoreFactory ChooseStore(const Config& config, uint64_t incarnation, RedisCounte
         auto store = std::make_unique<MemoryStore>(options, *database, listener);
         return HostedStore{[database, memory = store.get()] { return memory->RunPending(); }, std::move(store)};
       };
+}
+
+// Null for a ROOM_AUTH that asks nobody.
+absl::StatusOr<RoomAuthorizerFactory> ChooseRoomAuthorizer(const Config& config, RoomRightsMetrics& metrics) {
+  switch (config.room_auth) {
+    case RoomAuthSource::kRedis:
+      return [&config, &metrics](asio::io_context& io, RoomRightListener& listener) {
+        return std::make_unique<RedisRights>(io, *config.redis_address(), *config.sentinels(), listener, metrics);
+      };
+    case RoomAuthSource::kGrpc: {
+      GrpcRoomAuthorizerOptions options;
+      options.address = config.room_authorizer;
+      options.timeout = std::chrono::ceil<milliseconds>(config.room_authorizer_timeout);
+      options.calls_max = config.room_authorizer_concurrency;
+      if (config.room_authorizer_tls.any()) {
+        auto files = TlsFiles::Open(config.room_authorizer_tls,
+                                    {"ROOM_AUTHORIZER_CERT", "ROOM_AUTHORIZER_KEY", "ROOM_AUTHORIZER_CA"});
+        if (!files.ok()) return files.status();
+        options.tls = *std::move(files);
+      } else if (!IsLoopback(HostOfTarget(options.address))) {
+        log::Warning(
+            "ROOM_AUTHORIZER is asked without TLS: who can write on that network can let anybody into any room");
+      }
+      return [options, &metrics](asio::io_context& io, RoomRightListener& listener) {
+        return std::make_unique<GrpcRoomAuthorizer>(io, options, listener, metrics);
+      };
+    }
+    case RoomAuthSource::kOpen:
+    case RoomAuthSource::kClaims:
+      break;
+  }
+  return RoomAuthorizerFactory();
 }
 
 // SIGTERM and SIGINT reach WaitForStop alone, whatever threads there are.
@@ -99,13 +134,17 @@ int Run(const Config& config, const sigset_t& stop_signals) {
   options.hub.started_ms = ToUnixMillis(ReadClocks().wall);
   options.on_store_changed = [&serving](bool up) { serving.SetStoreUp(up); };
   options.on_draining = [&serving] { serving.SetDraining(); };
+  RoomRightsMetrics room_rights;
+  auto authorizer = ChooseRoomAuthorizer(config, room_rights);
+  if (!authorizer.ok()) return Fail(authorizer.status());
+  options.make_room_authorizer = *std::move(authorizer);
   RedisCounters redis;
   CoreRuntime runtime(std::move(options), ChooseStore(config, incarnation, redis));
   ApiService api(runtime, *access->api);
   AdminService admin(runtime, *access->api);
   LinkService link(runtime, access->link);
   MetricsPage metrics;
-  AddCoreMetrics(metrics, {runtime.metrics(), api.metrics(), admin.metrics(), link.metrics(), redis});
+  AddCoreMetrics(metrics, {runtime.metrics(), api.metrics(), admin.metrics(), link.metrics(), redis, room_rights});
   runtime.Start();
 
   SetUpGrpc();

@@ -79,44 +79,36 @@ void MemoryDatabase::BoundTombstones(User* user, std::string_view added) {
 WriteResult MemoryDatabase::Write(const StoreOptions& options, const PresenceWrite& write) {
   DropLapsed();
   const Time now = ReadClock();
-  const bool removal = write.kind == PresenceWrite::Kind::kRemove;
   const std::string name = ConnectionName(write.key.incarnation, write.key.connection);
-
-  if (const auto found = users_.find(write.user_id); found != users_.end()) {
-    const User& user = found->second;
-    const auto entry = user.entries.find(name);
-    if (entry != user.entries.end()) {
-      const Entry& old = entry->second;
-      const bool tombstone = old.status == STATUS_UNSPECIFIED;
-      // A shard never opens a closed connection again: what is of the tombstone's own attach is late.
-      const bool late = tombstone && !removal && old.attach == write.attach;
-      if ((old.attach > write.attach || late) && (!tombstone || old.deadline_ms > now.ms)) {
-        return WriteResult{WriteResult::Outcome::kFenced, std::max(user.status, STATUS_OFFLINE), user.version};
-      }
-    }
-  }
+  const bool quiet = Quiet(options, now);
+  const bool told = write.kind != PresenceWrite::Kind::kAssert;
+  const bool revoked = write.kind != PresenceWrite::Kind::kRemove && LoggedOut(write);
+  const bool removal = revoked || write.kind == PresenceWrite::Kind::kRemove;
+  if (const std::optional<WriteResult> refused = Refuse(options, now, write, name, revoked)) return *refused;
 
   User& user = users_[std::string(write.user_id)];
-  const bool quiet = Quiet(options, now);
   const RoomSet rooms_before = RoomsOf(user);
-  const bool told = write.kind != PresenceWrite::Kind::kAssert;
   const Status previous = user.status == STATUS_UNSPECIFIED && told ? write.previous_status : user.status;
   if (told) user.version = std::max(user.version, write.previous_version);
 
   DropExpired(now, quiet, &user);
-  BoundTombstones(&user, removal ? std::string_view(name) : std::string_view());
-  Entry& entry = user.entries[name];
-  entry.attach = write.attach;
-  entry.status = removal ? STATUS_UNSPECIFIED : write.status;
-  entry.deadline_ms =
-      now.ms + (removal ? options.tombstone_lifetime : options.entry_lifetime - write.silent_for).count();
-  entry.room_ids.clear();
-  if (!removal) entry.room_ids.insert(write.room_ids.begin(), write.room_ids.end());
+  BoundTombstones(&user, removal && !revoked ? std::string_view(name) : std::string_view());
+  if (revoked) {  // without a tombstone, see presence_transition.lua
+    user.entries.erase(name);
+  } else {
+    Entry& entry = user.entries[name];
+    entry.attach = write.attach;
+    entry.status = removal ? STATUS_UNSPECIFIED : write.status;
+    entry.deadline_ms =
+        now.ms + (removal ? options.tombstone_lifetime : options.entry_lifetime - write.silent_for).count();
+    entry.room_ids.clear();
+    if (!removal) entry.room_ids.insert(write.room_ids.begin(), write.room_ids.end());
+  }
   if (!write.username.empty()) user.username = write.username;
   if (user.connection_name.empty()) user.connection_name = name;
   user.last_seen_ms = std::max(user.last_seen_ms, now.ms - write.silent_for.count());
 
-  if (write.kind == PresenceWrite::Kind::kReassert && quiet) {
+  if (write.kind == PresenceWrite::Kind::kReassert && !removal && quiet) {
     Status derived = user.held;
     for (const auto& [other, live] : user.entries) derived = std::max(derived, live.status);
     if (derived < previous) {
@@ -124,7 +116,9 @@ WriteResult MemoryDatabase::Write(const StoreOptions& options, const PresenceWri
       user.held_until_ms = QuietUntil(options, now);
     }
   }
-  return Settle(options, now, write.user_id, &user, previous, rooms_before);
+  WriteResult result = Settle(options, now, write.user_id, &user, previous, rooms_before);
+  if (revoked) result.outcome = WriteResult::Outcome::kRevoked;
+  return result;
 }
 
 // Derives the user's status from the entries, writes down what follows from it, and publishes.
@@ -308,6 +302,7 @@ void MemoryDatabase::Wipe() {
   sweep_.reset();
   texts_.clear();
   cores_.clear();
+  logouts_.clear();
   expiries_.clear();
   expiries_in_order_.clear();
 }

@@ -7,6 +7,8 @@
 // Bounded like Redis: what has a TTL is dropped when its time has passed, and the change log is trimmed by the sweep.
 #pragma once
 
+#include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -56,6 +58,8 @@ class MemoryDatabase {
   OnceResult PublishOnce(const StoreOptions& options, std::string_view request_id, std::string_view fingerprint,
                          const link::v1::BusEnvelope& envelope, std::string_view outside);
   void SaveAnswer(std::string_view request_id, std::string_view answer);
+  void KeepLogout(const StoreOptions& options, const Logout& logout);
+  LogoutLog ReadLogouts(const StoreOptions& options, std::chrono::milliseconds within);
   std::vector<uint64_t> AnnounceCore(const StoreOptions& options);  // who is live
   void WithdrawCore(const StoreOptions& options) { cores_.erase(options.core_incarnation); }
   void Reply(uint64_t core, const link::v1::ClusterReplies& replies);
@@ -118,6 +122,11 @@ class MemoryDatabase {
   using Users = std::map<std::string, User, std::less<>>;
 
   Time ReadClock() const;
+  // The answer to a write that changes nothing: it is fenced, or not let in. `revoked`: its token is void.
+  std::optional<WriteResult> Refuse(const StoreOptions& options, Time now, const PresenceWrite& write,
+                                    std::string_view name, bool revoked) const;
+  bool LoggedOut(const PresenceWrite& write) const;
+  static size_t LiveEntries(const User& user, Time now, bool quiet);
   bool Quiet(const StoreOptions& options, Time now) const;
   int64_t QuietUntil(const StoreOptions& options, Time now) const;
   static RoomSet RoomsOf(const User& user);
@@ -141,7 +150,8 @@ class MemoryDatabase {
   std::map<std::string, uint64_t, std::less<>> changes_;
   std::set<std::pair<uint64_t, std::string>> changes_in_order_;
   std::optional<SweepState> sweep_;
-  // presence:{user_id}, typing:{room_id}:{user_id} and presence.request:{id}
+  std::map<std::string, uint64_t, std::less<>> logouts_;  // by name, when they were kept (us)
+  // presence:{user_id}, typing:{room_id}:{user_id}, presence.request:{id} and revoked:{name}
   std::map<std::string, std::string, std::less<>> texts_;
   std::map<std::string, int64_t, std::less<>> expiries_;  // of texts and of the hashes of gone users, by key
   std::set<std::pair<int64_t, std::string>> expiries_in_order_;

@@ -60,6 +60,10 @@ std::map<std::string, std::string> MemoryDatabase::Dump() {
     std::string& out = begin("presence.cores", "zset");
     for (const auto& [core, announced_ms] : cores_) AppendField(FormatCore(core), std::to_string(announced_ms), &out);
   }
+  if (!logouts_.empty()) {
+    std::string& out = begin("presence.logouts", "zset");
+    for (const auto& [name, kept_us] : logouts_) AppendField(name, std::to_string(kept_us), &out);
+  }
   if (sweep_) {
     std::string& out = begin("presence.sweep", "hash");
     AppendField("at", std::to_string(sweep_->at_ms), &out);

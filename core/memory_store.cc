@@ -16,10 +16,11 @@ struct OwnedWrite {
       : fields(write),
         user_id(write.user_id),
         username(write.username),
+        session_id(write.session_id),
         rooms(write.room_ids.begin(), write.room_ids.end()) {}
 
   PresenceWrite fields;
-  std::string user_id, username;
+  std::string user_id, username, session_id;
   std::vector<std::string> rooms;
 
   template <typename Use>
@@ -28,6 +29,7 @@ struct OwnedWrite {
     PresenceWrite write = fields;
     write.user_id = user_id;
     write.username = username;
+    write.session_id = session_id;
     write.room_ids = room_ids;
     return use(write);
   }
@@ -159,6 +161,29 @@ void MemoryStore::SaveAnswer(std::string_view request_id, std::string_view answe
         return Pending{};
       },
       nullptr);
+}
+
+void MemoryStore::KeepLogout(uint64_t id, const Logout& logout) {
+  Call(
+      [this, id, user = std::string(logout.user_id), session = std::string(logout.session_id),
+       at_ms = logout.logged_out_at_ms] {
+        database_.KeepLogout(options_, {user, session, at_ms});
+        return Pending{[this, id] { listener_.OnLogoutKept(id, true); },
+                       [this, id] { listener_.OnLogoutKept(id, false); }};
+      },
+      [this, id] { listener_.OnLogoutKept(id, false); });
+}
+
+void MemoryStore::ReadLogouts(std::chrono::milliseconds within) {
+  const auto lost = [this] { listener_.OnLogoutsRead(absl::UnavailableError(kUnavailable)); };
+  Call(
+      [this, within, lost] {
+        return Pending{[this, log = absl::StatusOr<LogoutLog>(database_.ReadLogouts(options_, within))] {
+                         listener_.OnLogoutsRead(log);
+                       },
+                       lost};
+      },
+      lost);
 }
 
 void MemoryStore::Announce() {

@@ -51,6 +51,8 @@ class MemoryStore final : public Store, private BusSubscriber {
   void PublishOnce(uint64_t id, std::string_view request_id, std::string_view fingerprint,
                    const link::v1::BusEnvelope& envelope, std::string_view outside) override;
   void SaveAnswer(std::string_view request_id, std::string_view answer) override;
+  void KeepLogout(uint64_t id, const Logout& logout) override;
+  void ReadLogouts(std::chrono::milliseconds within) override;
   void Announce() override;
   void Withdraw() override;
   void Reply(uint64_t core, const link::v1::ClusterReplies& replies) override;

@@ -63,9 +63,37 @@ constexpr HubCount kHubCounts[] = {
     {"presence_core_orders_total", "Orders of the API to connections here.", &HubCounters::orders},
     {"presence_core_orders_done_total", "Of those, carried out.", &HubCounters::orders_done},
     {"presence_core_orders_expired_total", "Of those, not carried out in time.", &HubCounters::orders_expired},
+    {"presence_core_logouts_kept_total", "Logouts that were asked for here and are kept in the store.",
+     &HubCounters::logouts_kept},
+    {"presence_core_sessions_ended_total", "Connections here that a logout has closed.", &HubCounters::sessions_ended},
+    {"presence_core_connections_logged_out_total",
+     "Connections that the store has refused: their user or session is logged out.",
+     &HubCounters::connections_logged_out},
+    {"presence_core_connections_too_many_total",
+     "Connections that the store has refused: their user has CONNECTIONS_PER_USER already.",
+     &HubCounters::connections_too_many},
+    {"presence_core_tokens_renewed_total", "Newer tokens of open connections.", &HubCounters::tokens_renewed},
     {"presence_core_tap_events_total", "Events told to operators who tap a user or a room.", &HubCounters::tap_events},
     {"presence_core_tap_events_left_out_total", "Of those, left out: too many in a second.",
      &HubCounters::tap_events_left_out},
+    {"presence_core_joins_forbidden_total", "Joins refused with 403: no right to the room.",
+     &HubCounters::joins_forbidden},
+    {"presence_core_joins_unchecked_total",
+     "Joins refused with 503: nobody could say whether there is a right, or too many waited.",
+     &HubCounters::joins_unchecked},
+    {"presence_core_joins_room_full_total", "Joins refused with 429: ROOM_SUBSCRIBERS_MAX.",
+     &HubCounters::joins_room_full},
+    {"presence_core_typing_forbidden_total", "Typing refused with 403: no right to write in the room.",
+     &HubCounters::typing_forbidden},
+    {"presence_core_typing_unchecked_total", "Typing dropped while the right to the room was not known.",
+     &HubCounters::typing_unchecked},
+    {"presence_core_room_rights_asked_total", "Questions who may be in a room.", &HubCounters::room_rights_asked},
+    {"presence_core_room_rights_unanswered_total", "Of those, without an answer.",
+     &HubCounters::room_rights_unanswered},
+    {"presence_core_room_rights_forgotten_total", "Remembered answers dropped by ForgetRoomRights.",
+     &HubCounters::room_rights_forgotten},
+    {"presence_core_subscriptions_revoked_total", "Connections told to leave a room because the right was gone.",
+     &HubCounters::subscriptions_revoked},
 };
 
 struct HubSize {
@@ -87,6 +115,9 @@ constexpr HubSize kHubSizes[] = {
     {"presence_core_cores", "Cores that are live, this one included.", &HubSizes::cores},
     {"presence_core_gathers", "Questions, orders and counts not answered by all cores yet.", &HubSizes::gathers},
     {"presence_core_orders_waiting", "Orders to connections here, not carried out yet.", &HubSizes::orders},
+    {"presence_core_room_rights", "Answers about rights to rooms that are remembered.", &HubSizes::room_rights},
+    {"presence_core_room_questions", "Questions about rights to rooms, not answered yet.", &HubSizes::room_questions},
+    {"presence_core_joins_waiting", "Joins that wait for such an answer.", &HubSizes::joins_waiting},
     {"presence_core_taps", "Live views of a user or a room, opened on any core.", &HubSizes::taps},
 };
 
@@ -139,6 +170,20 @@ void AddRedis(MetricsPage& page, const RedisCounters& redis) {
                   &redis.replies_invalid);
 }
 
+void AddRoomRights(MetricsPage& page, const RoomRightsMetrics& rights) {
+  page.AddHistogram("presence_core_room_authorizer_duration_seconds", "Questions about rights that were answered.",
+                    &rights.latency);
+  const std::string name = "presence_core_room_authorizer_calls_total";
+  const std::string help =
+      "Questions about rights to Redis or to ROOM_AUTHORIZER: answered; failed or late; not asked.";
+  page.AddCounter(name, help, &rights.answered, {{"outcome", "answered"}});
+  page.AddCounter(name, help, &rights.failed, {{"outcome", "failed"}});
+  page.AddCounter(name, help, &rights.refused, {{"outcome", "refused"}});
+  page.AddGauge("presence_core_room_authorizer_in_flight", "Questions about rights under way.", &rights.in_flight);
+  page.AddGauge("presence_core_room_authorizer_waiting", "Questions about rights that wait for their turn.",
+                &rights.waiting);
+}
+
 }  // namespace
 
 void AddCoreMetrics(MetricsPage& page, const MetricSources& sources) {
@@ -178,8 +223,10 @@ void AddCoreMetrics(MetricsPage& page, const MetricSources& sources) {
   AddService(page, "admin.", sources.admin);
   AddMethod(page, "link.LookUpPresence", sources.link.look_up_presence);
   AddMethod(page, "link.ListPresence", sources.link.list_presence);
+  AddMethod(page, "link.EndSessions", sources.link.end_sessions);
 
   AddRedis(page, sources.redis);
+  AddRoomRights(page, sources.room_rights);
   page.AddCounter("presence_core_log_lines_dropped_total", "Log lines dropped: the output was too slow.",
                   [] { return static_cast<double>(log::LinesDropped()); });
   page.AddCounter("presence_core_log_lines_suppressed_total", "Log lines over the budget of their class.",

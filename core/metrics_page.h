@@ -5,6 +5,7 @@
 #include "core/core_metrics.h"
 #include "core/link_service.h"
 #include "core/redis_counters.h"
+#include "core/room_rights_metrics.h"
 #include "core/service_metrics.h"
 
 namespace presence::core {
@@ -14,7 +15,8 @@ struct MetricSources {
   const ServiceMetrics& api;
   const ServiceMetrics& admin;
   const LinkService::Metrics& link;
-  const RedisCounters& redis;  // all zero with another store
+  const RedisCounters& redis;            // all zero with another store
+  const RoomRightsMetrics& room_rights;  // all zero where nobody is asked
 };
 
 // The sources must outlive `page`.

@@ -76,6 +76,14 @@ void PresenceLedger::Reassert(ConnectionTable::Ref ref) {
   MarkDirty(ref.index);
 }
 
+void PresenceLedger::ReassertAll() {
+  const ConnectionTable::Slab& records = connections_.records();
+  for (uint32_t i = 0; i < records.end(); ++i) {
+    const ConnectionIndex index(i);
+    if (records.used(index)) Reassert(records.RefTo(index));
+  }
+}
+
 void PresenceLedger::MarkDirty(ConnectionIndex index) {
   Connection& connection = connections_[index];
   if (connection.dirty) return;
@@ -190,6 +198,9 @@ void PresenceLedger::Write(Now now, ConnectionIndex index) {
       for (const Membership& membership : connection.rooms) room_ids_.push_back(rooms_.id(membership.room));
     }
     write.room_ids = room_ids_;
+    write.session_id = connections_.session_id(connection);
+    write.issued_at_ms = int64_t{connection.issued_at_s} * 1000;
+    write.newcomer = connection.newcomer;
     if (connection.reassert) ++counters_.reasserted;
   } else {
     write.kind = PresenceWrite::Kind::kRemove;
@@ -202,12 +213,18 @@ void PresenceLedger::Write(Now now, ConnectionIndex index) {
   store_.Write(write);
 }
 
-void PresenceLedger::OnWritten(Now now, uint64_t id, const WriteResult& result) {
+std::optional<ConnectionIndex> PresenceLedger::RecordOf(uint64_t id) const {
   const ConnectionIndex index(static_cast<uint32_t>(id));
   const auto write = static_cast<uint32_t>(id >> 32);
-  if (index.value() >= connections_.records().end() || write == 0) return;
+  if (index.value() >= connections_.records().end() || write == 0) return std::nullopt;
+  return connections_[index].write_in_flight == write ? std::optional(index) : std::nullopt;
+}
+
+std::optional<PresenceLedger::Refusal> PresenceLedger::OnWritten(Now now, uint64_t id, const WriteResult& result) {
+  const std::optional<ConnectionIndex> awaited = RecordOf(id);
+  if (!awaited) return std::nullopt;
+  const ConnectionIndex index = *awaited;
   Connection& connection = connections_[index];
-  if (connection.write_in_flight != write) return;
   connection.write_in_flight = 0;
   --in_flight_;
   const bool taken_over = !connection.live && connection.fenced;
@@ -221,21 +238,31 @@ void PresenceLedger::OnWritten(Now now, uint64_t id, const WriteResult& result) 
     }
     paused_until_ = now.steady + kRetryAfter;
     StopSending();
-    return;
+    return std::nullopt;
   }
   connection.confirmed_sequence = connection.sent_sequence;
   Learn(connections_.user(connection), result);
   const bool fenced = result.outcome == WriteResult::Outcome::kFenced;
   if (fenced) ++counters_.fenced;
-  if (connection.dirty) return Queue(index);
+  const bool refused =
+      result.outcome == WriteResult::Outcome::kRevoked || result.outcome == WriteResult::Outcome::kTooMany;
+  if (!refused) connection.newcomer = false;
+  // What it stood for is done with. It remains as it is until its shard has closed it, and is refused again when it is declared again.
+  const std::optional<Refusal> refusal =
+      refused && connection.live ? std::optional(Refusal{index, result.outcome}) : std::nullopt;
+  if (connection.dirty) {
+    Queue(index);
+    return refusal;
+  }
   if (connection.live) {
-    connection.written = !fenced;
+    connection.written = !fenced && !refused;
     connection.fenced = fenced;
   } else if (fenced || taken_over) {
     connections_.Forget(index);  // a higher attach has the entry: a repetition would be refused again
   } else {
     kept_.push_back({index, now.steady + kRemovalKept});
   }
+  return refusal;
 }
 
 void PresenceLedger::LinkGone(LinkId link) {

@@ -20,6 +20,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -44,6 +45,12 @@ class PresenceLedger {
     std::vector<ConnectionTable::Ref> connections;
   };
 
+  // A live connection that the store does not let in: kRevoked or kTooMany. It is to be sent away.
+  struct Refusal {
+    ConnectionIndex connection;
+    WriteResult::Outcome why = WriteResult::Outcome::kRevoked;
+  };
+
   // All must outlive the ledger.
   PresenceLedger(const HubOptions& options, Store& store, ConnectionTable& connections, const RoomTable& rooms,
                  HubCounters& counters);
@@ -58,6 +65,8 @@ class PresenceLedger {
   void TakenOver(ConnectionIndex connection);
   // The store may have lost the entry. Nothing for one that is closed, dirty, or taken over by a higher attach.
   void Reassert(ConnectionTable::Ref connection);
+  // The same for every live connection.
+  void ReassertAll();
 
   // What stands for this event is confirmed by the store. A record that is gone is.
   bool Confirmed(const Await& await) const;
@@ -72,13 +81,17 @@ class PresenceLedger {
 
   void OnStoreUp(Now now, bool lost_state);
   void OnStoreDown();
-  void OnWritten(Now now, uint64_t id, const WriteResult& result);
+  std::optional<Refusal> OnWritten(Now now, uint64_t id, const WriteResult& result);
+  // The record whose write OnWritten would answer by this id; nothing: none awaits it.
+  std::optional<ConnectionIndex> RecordOf(uint64_t id) const;
   // Ends the memory of old removals.
   void OnTick(Now now);
   // Sends what is dirty, as far as the window allows.
   void Send(Now now);
 
   bool store_up() const { return store_up_; }
+  // Up, and it has not refused a write within the last second.
+  bool sending() const { return sending_; }
   size_t in_flight() const { return in_flight_; }
   size_t dirty() const { return dirty_; }
   size_t refreshes_unanswered() const { return refreshes_.size(); }

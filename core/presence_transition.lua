@@ -2,8 +2,8 @@
 -- core/memory_database.cc the same steps in C++: the differential test compares the two, reply by reply and key by key.
 --
 --   write    kind connection attach user user_json username username_json status silent_ms rooms
---            previous_status previous_version
---            -> {1 applied or 0 fenced, status, version}
+--            previous_status previous_version session issued_at_ms newcomer
+--            -> {0 fenced, 1 applied, 2 revoked or 3 too many, status, version}
 --   refresh  {user connection attach pinged}*     -> the positions, from 0, of those that are missing
 --   sweep    users_max                            -> {how many users were due, of which failed}
 --
@@ -28,7 +28,8 @@ local run, core = ARGV[3], ARGV[4]
 local presence_ttl = ARGV[5]
 local entry_lifetime, tombstone_lifetime = tonumber(ARGV[6]), tonumber(ARGV[7])
 local quiet_period, sweep_gap_max, log_lifetime = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
-local first = 11  -- of the operation's own arguments
+local connections_max = tonumber(ARGV[11])
+local first = 12  -- of the operation's own arguments
 
 local OFFLINE = 1
 -- Of one user: somebody who reconnects all the time leaves a tombstone per connection, and every write reads them all.
@@ -304,6 +305,31 @@ local function settle(user, previous, rooms_before, fields)
   return {1, status, user.version}
 end
 
+-- ---- who is not let in
+
+-- A logout is kept, by keep_logout.lua, which covers a token of that session that was issued then.
+local function logged_out(user, session, issued_at)
+  local kept
+  if session == '' then
+    kept = redis.call('MGET', 'revoked:user:' .. user.id)
+  else
+    kept = redis.call('MGET', 'revoked:user:' .. user.id, 'revoked:session:' .. session)
+  end
+  for i = 1, #kept do
+    local at = kept[i] and string.match(kept[i], '^%d+$')
+    if at and issued_at <= tonumber(at) then return true end
+  end
+  return false
+end
+
+local function live_entries(user, quiet)
+  local count = 0
+  for _, entry in pairs(user.entries) do
+    if entry.status ~= 0 and (quiet or entry.deadline > now) then count = count + 1 end
+  end
+  return count
+end
+
 -- ---- the operations
 
 local function write()
@@ -319,11 +345,22 @@ local function write()
   end
 
   local quiet, quiet_until = read_quiet()
+  local told = kind ~= 'assert'  -- what the user's status was before
+  local known = old and old.status ~= 0
+  local revoked = kind ~= 'remove' and logged_out(user, ARGV[first + 12], tonumber(ARGV[first + 13]))
+  if revoked then
+    if not told and not known then return {2, math.max(user.status, OFFLINE), user.version} end
+    kind = 'remove'
+  elseif connections_max > 0 and ARGV[first + 14] == '1' and kind ~= 'remove' and not known and
+    live_entries(user, quiet) >= connections_max then
+    return {3, math.max(user.status, OFFLINE), user.version}
+  end
+
   local rooms_before = {}
   collect_rooms(user, rooms_before)
   user.present = earliest_deadline(user) ~= nil
   local previous = user.status
-  if kind ~= 'assert' then
+  if told then
     if previous == 0 then previous = tonumber(ARGV[first + 10]) end
     local previous_version = tonumber(ARGV[first + 11])
     if previous_version > user.version then
@@ -332,16 +369,22 @@ local function write()
   end
 
   drop_expired(user, quiet)
-  bound_tombstones(user, kind == 'remove' and name)
+  bound_tombstones(user, kind == 'remove' and not revoked and name)
   local entry
   if kind == 'remove' then
     entry = {deadline = now + tombstone_lifetime, status = 0, rooms = ''}
   else
     entry = {deadline = now + entry_lifetime - silent, status = tonumber(ARGV[first + 7]), rooms = ARGV[first + 9]}
   end
-  entry.attach, entry.deadline_text = attach, text(entry.deadline)
-  user.entries[name] = entry
-  local fields = {name, entry_text(ARGV[first + 2], entry.deadline_text, entry.status, entry.rooms)}
+  local fields = {}
+  if revoked then  -- no tombstone: this answer may be lost, and the connection be asserted again, or with a newer token
+    redis.call('HDEL', user.key, name)
+    user.entries[name] = nil
+  else
+    entry.attach, entry.deadline_text = attach, text(entry.deadline)
+    user.entries[name] = entry
+    fields = {name, entry_text(ARGV[first + 2], entry.deadline_text, entry.status, entry.rooms)}
+  end
   local function set(field, value)
     if value == user[field] then return end
     user[field] = value
@@ -370,7 +413,9 @@ local function write()
       fields[#fields + 1] = previous .. ' ' .. text(quiet_until)
     end
   end
-  return settle(user, previous, rooms_before, fields)
+  local result = settle(user, previous, rooms_before, fields)
+  if revoked then result[1] = 2 end
+  return result
 end
 
 -- Reads and settles each user once, however many of the entries are of the same user: there may be thousands.

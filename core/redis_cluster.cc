@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/core_text.h"
+#include "core/logout_name.h"
 #include "core/redis_store.h"
 
 namespace presence::core {
@@ -54,6 +55,32 @@ void RedisStore::PublishOnce(uint64_t id, std::string_view request_id, std::stri
 void RedisStore::SaveAnswer(std::string_view request_id, std::string_view answer) {
   StartScript(publish_once_head_, RequestKey(request_id), 2).Add("save").Add(answer);
   Send([this](RedisReply reply) { Usable(reply); });
+}
+
+void RedisStore::KeepLogout(uint64_t id, const Logout& logout) {
+  StartScript(keep_logout_head_, kLogoutsKey, 6).Add("keep");
+  AddTime()
+      .Add(LogoutName(logout))
+      .Add(logout.logged_out_at_ms)
+      .Add(int64_t{options_.store.logout_lifetime.count()})
+      .Add(int64_t{std::chrono::milliseconds(options_.store.change_log_lifetime).count()});
+  Send([this, id](RedisReply reply) { listener_.OnLogoutKept(id, Usable(reply)); });
+}
+
+void RedisStore::ReadLogouts(std::chrono::milliseconds within) {
+  const bool in_log = within <= options_.store.change_log_lifetime;
+  StartScript(keep_logout_head_, kLogoutsKey, 4).Add("read");
+  AddTime().Add(int64_t{within.count()}).Add(int64_t{kLogoutsMax});
+  Send([this, in_log](RedisReply reply) {
+    if (!Usable(reply) || reply.size() != 2)
+      return listener_.OnLogoutsRead(absl::UnavailableError("the store is away"));
+    LogoutLog log;
+    log.complete = in_log && reply[0].number() == 1;
+    for (size_t i = 0; i < reply[1].size(); ++i) {
+      if (auto logout = ParseLogoutName(reply[1][i].text())) log.logouts.push_back(*std::move(logout));
+    }
+    listener_.OnLogoutsRead(log);
+  });
 }
 
 void RedisStore::Announce() {

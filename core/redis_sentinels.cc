@@ -50,6 +50,20 @@ absl::StatusOr<RedisAddress> ParseSentinel(std::string_view text) {
   return address;
 }
 
+RedisAddress BeforeSentinels(RedisAddress address, const SentinelOptions& sentinels) {
+  if (sentinels.empty()) return address;
+  address.host.clear();
+  address.unix_path.clear();
+  return address;
+}
+
+RedisAddress AtPrimary(RedisAddress address, const PrimaryWord& primary) {
+  address.unix_path.clear();
+  address.host = primary.host;
+  address.port = primary.port;
+  return address;
+}
+
 RedisSentinels::RedisSentinels(asio::io_context& io, SentinelOptions options,
                                std::function<void(const PrimaryWord&)> moved)
     : options_(std::move(options)), moved_(std::move(moved)), choice_(options_.sentinels.size()), timer_(io) {

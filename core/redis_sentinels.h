@@ -31,6 +31,11 @@ struct SentinelOptions {
 // "host:port" or "[v6]:port"; without a port 26379. INVALID_ARGUMENT says what is wrong.
 absl::StatusOr<RedisAddress> ParseSentinel(std::string_view text);
 
+// What a connection begins with that Sentinels send on: user, password and database of `address`, and no host if there are Sentinels.
+RedisAddress BeforeSentinels(RedisAddress address, const SentinelOptions& sentinels);
+// The primary, with user, password and database of `address`.
+RedisAddress AtPrimary(RedisAddress address, const PrimaryWord& primary);
+
 class RedisSentinels final : private RedisConnection::Listener {
  public:
   // `moved` is called when the primary is known for the first time, and whenever it is another one; never from inside a call of this

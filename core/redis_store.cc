@@ -17,9 +17,9 @@ constexpr std::chrono::seconds kEchoEvery{1};
 // At about 10 us for each user, one call of the script stays well below 5 ms. A user with thousands of connections
 // costs some 2 us for each of them, once per call.
 constexpr size_t kRefreshesPerCall = 256;
-// What StartTransition writes in front of an operation's own arguments: EVALSHA, hash, 0, operation, time and eight
+// What StartTransition writes in front of an operation's own arguments: EVALSHA, hash, 0, operation, time and nine
 // options.
-constexpr size_t kTransitionArguments = 13;
+constexpr size_t kTransitionArguments = 14;
 
 // The value behind "name:" at the start of a line of INFO.
 std::string_view InfoValue(std::string_view info, std::string_view name) {
@@ -40,6 +40,10 @@ bool CannotServe(std::string_view error) {
   return false;
 }
 
+// What a write is answered.
+constexpr WriteResult::Outcome kWriteOutcomes[] = {WriteResult::Outcome::kFenced, WriteResult::Outcome::kApplied,
+                                                   WriteResult::Outcome::kRevoked, WriteResult::Outcome::kTooMany};
+
 std::string_view KindName(PresenceWrite::Kind kind) {
   switch (kind) {
     case PresenceWrite::Kind::kAssert:
@@ -52,16 +56,6 @@ std::string_view KindName(PresenceWrite::Kind kind) {
   return {};
 }
 
-// Where the connections begin.
-RedisAddress FirstAddress(const RedisStoreOptions& options) {
-  RedisAddress address = options.address;
-  if (!options.sentinels.empty()) {
-    address.host.clear();
-    address.unix_path.clear();
-  }
-  return address;
-}
-
 }  // namespace
 
 RedisStore::RedisStore(asio::io_context& io, RedisStoreOptions options, StoreListener& listener)
@@ -72,9 +66,9 @@ RedisStore::RedisStore(asio::io_context& io, RedisStoreOptions options, StoreLis
       core_(FormatCore(options_.store.core_incarnation)),
       echo_channel_("presence.echo:" + core_),
       replies_channel_(RepliesChannel(options_.store.core_incarnation)),
-      commands_(io, {FirstAddress(options_), "presence-core", {}}, *this),
+      commands_(io, {BeforeSentinels(options_.address, options_.sentinels), "presence-core", {}}, *this),
       subscription_(io,
-                    {FirstAddress(options_),
+                    {BeforeSentinels(options_.address, options_.sentinels),
                      "presence-core",
                      {std::string(kBusChannel), std::string(kMessagesChannel), std::string(kUpdatesChannel),
                       replies_channel_, echo_channel_}},
@@ -90,10 +84,7 @@ RedisStore::~RedisStore() {
 
 void RedisStore::FollowSentinels() {
   sentinels_ = std::make_unique<RedisSentinels>(io_, options_.sentinels, [this](const PrimaryWord& primary) {
-    RedisAddress address = options_.address;
-    address.unix_path.clear();
-    address.host = primary.host;
-    address.port = primary.port;
+    const RedisAddress address = AtPrimary(options_.address, primary);
     commands_.MoveTo(address);
     subscription_.MoveTo(address);
   });
@@ -117,6 +108,7 @@ void RedisStore::InspectServer() {
   LoadScript(kPresenceTransitionScript, &transition_head_);
   LoadScript(kPublishOnceScript, &publish_once_head_);
   LoadScript(kAnnounceCoreScript, &announce_head_);
+  LoadScript(kKeepLogoutScript, &keep_logout_head_);
   command_.Start(3).Add("HGET").Add("presence.sweep").Add("run");
   Send([this](RedisReply reply) {
     if (!Granted(reply, "HGET presence.sweep")) return;
@@ -162,6 +154,7 @@ void RedisStore::OnServerInfo(std::string_view info) {
   add(std::to_string(store.quiet_period.count()));
   add(std::to_string(store.sweep_gap_max.count()));
   add(std::to_string(std::chrono::milliseconds(store.change_log_lifetime).count()));
+  add(std::to_string(store.connections_per_user_max));
 }
 
 void RedisStore::GoUpWhenReady() {
@@ -229,7 +222,7 @@ void RedisStore::Write(const PresenceWrite& write) {
     rooms.erase(std::unique(rooms.begin(), rooms.end()), rooms.end());
     for (const std::string_view room : rooms) rooms_.append(1, '\0').append(room);
   }
-  StartTransition("write", 12)
+  StartTransition("write", 15)
       .Add(KindName(write.kind))
       .Add(ConnectionName(write.key.incarnation, write.key.connection))
       .Add(write.attach)
@@ -241,11 +234,15 @@ void RedisStore::Write(const PresenceWrite& write) {
       .Add(int64_t{write.silent_for.count()})
       .Add(rooms_)
       .Add(int64_t{write.previous_status})
-      .Add(write.previous_version);
+      .Add(write.previous_version)
+      .Add(write.session_id)
+      .Add(write.issued_at_ms)
+      .Add(write.newcomer ? "1" : "");
   Send([this, id = write.id](RedisReply reply) {
     WriteResult result;
     if (Usable(reply) && reply.size() == 3) {
-      result.outcome = reply[0].number() == 1 ? WriteResult::Outcome::kApplied : WriteResult::Outcome::kFenced;
+      const auto outcome = static_cast<uint64_t>(reply[0].number());
+      if (outcome < std::size(kWriteOutcomes)) result.outcome = kWriteOutcomes[outcome];
       result.user_status = static_cast<Status>(reply[1].number());
       result.user_version = static_cast<uint64_t>(reply[2].number());
     }

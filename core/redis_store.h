@@ -1,5 +1,5 @@
 // The store on Redis: two connections, one for commands and one for subscriptions, and a script for whatever must be
-// atomic: one for every transition, one for what is published once, one for who is live.
+// atomic: one for every transition, one for what is published once, one for who is live, one for logouts.
 //
 // With Sentinels it goes where they say the primary is, and follows them to another one: that is a loss of the connection and, since the
 // run id differs, of state, as after any restart of Redis: all is asserted again.
@@ -19,6 +19,7 @@
 
 #include <asio/io_context.hpp>
 #include <asio/steady_timer.hpp>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -59,6 +60,8 @@ class RedisStore final : public Store, private RedisConnection::Listener {
   void PublishOnce(uint64_t id, std::string_view request_id, std::string_view fingerprint,
                    const link::v1::BusEnvelope& envelope, std::string_view outside) override;
   void SaveAnswer(std::string_view request_id, std::string_view answer) override;
+  void KeepLogout(uint64_t id, const Logout& logout) override;
+  void ReadLogouts(std::chrono::milliseconds within) override;
   void Announce() override;
   void Withdraw() override;
   void Reply(uint64_t core, const link::v1::ClusterReplies& replies) override;
@@ -74,6 +77,7 @@ class RedisStore final : public Store, private RedisConnection::Listener {
   static constexpr std::string_view kMessagesChannel = "message:broadcast";
   static constexpr std::string_view kUpdatesChannel = "presence:updates";
   static constexpr std::string_view kCoresKey = "presence.cores";
+  static constexpr std::string_view kLogoutsKey = "presence.logouts";
   static std::string RepliesChannel(uint64_t core) { return "presence.core:" + FormatCore(core); }
 
   struct ListCall;
@@ -125,7 +129,7 @@ class RedisStore final : public Store, private RedisConnection::Listener {
   std::string run_id_;           // of the server that the command connection reaches
   std::string previous_run_id_;  // of the one when this store last came up
   // EVALSHA and the hash, as written on the wire.
-  std::string transition_head_, publish_once_head_, announce_head_;
+  std::string transition_head_, publish_once_head_, announce_head_, keep_logout_head_;
   std::string transition_options_;  // what every transition gets
   RedisCommand command_;            // the one being written
   std::string user_json_, username_json_, rooms_;

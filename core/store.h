@@ -15,6 +15,9 @@
 //   presence.sweep           hash: when the last sweep was, by which Redis run, until when nothing expires, since
 //                            when the change log is whole
 //   presence.cores           zset: core incarnation (16 hexadecimal digits) -> when it was last announced (ms)
+//   presence.logouts         zset: "user:{user_id}" or "session:{session_id}" -> when that logout was kept (us), the last 10 minutes
+//   revoked:user:{user_id}, revoked:session:{session_id}
+//                            when that user, or session, was logged out (ms); lives for LOGOUT_LIFETIME
 //   presence.request:{id}    of a request_id of the API, for 5 minutes: its fingerprint and what it was answered
 //   presence.bus             channel: link.v1.BusEnvelope
 //   presence.core:{core}     channel: link.v1.ClusterReplies to that core; incarnation as above
@@ -25,6 +28,13 @@
 //     kFenced; an equal or higher one takes over. A removal leaves a tombstone with its attach for 15 s: only a higher
 //     attach brings the entry back, not the same one, since a shard never opens a closed connection again, and no
 //     Refresh. Of one user the 64 tombstones that end last are kept.
+//   * Logouts: a token is void when it was issued at the time of a kept logout of its user or session, or before it. Tokens say that in
+//     whole seconds: who logs in again in the very second of a logout gets a void token, too, and needs one of the next second; the
+//     other way round a token of just before the logout would stay good. A kAssert or kReassert by a void token does what a
+//     kRemove would do to an entry that is there, but for the tombstone (its answer may be lost, and is asked for again), and is answered
+//     kRevoked.
+//   * The limit: a newcomer that has no entry is answered kTooMany, and nothing is written, when the user has
+//     connections_per_user_max live ones. Tombstones do not count, nor does what has expired, unless the store is quiet.
 //   * A user's status is that of the most present live entry: online over away over offline.
 //   * When it differs from the previous status: version = max(previous version + 1, now in microseconds);
 //     presence:{user_id}, presence.online and presence.changes follow; link.v1.PresenceChanged is published on
@@ -63,7 +73,10 @@ struct StoreOptions {
   // some 2 s until they are attached and declared. Else the others would answer for all while nobody has those connections.
   std::chrono::milliseconds core_lifetime{6000};
   std::chrono::minutes request_lifetime{5};  // of a request_id
-  uint64_t core_incarnation = 0;             // names this core in "origin"
+  // Of a kept logout, LOGOUT_LIFETIME: at least that of the tokens that it voids. Keycloak lets no session live longer than 10 h.
+  std::chrono::seconds logout_lifetime{36'000};
+  uint32_t connections_per_user_max = 0;  // over all cores, CONNECTIONS_PER_USER; 0: no limit
+  uint64_t core_incarnation = 0;          // names this core in "origin"
 };
 
 // One device of one user.
@@ -93,12 +106,22 @@ struct PresenceWrite {
   // previous one: the previous one is held, and the user is judged again by the first sweep after the quiet period.
   Status previous_status = link::v1::STATUS_UNSPECIFIED;
   uint64_t previous_version = 0;
+  // kAssert, kReassert: of the connection's newest token.
+  std::string_view session_id;  // empty: it names no session
+  int64_t issued_at_ms = 0;     // 0: it does not say, and counts as older than every logout
+  bool newcomer = false;        // it has just come, and the store has never confirmed it: the limit concerns it
 };
 
 struct WriteResult {
-  enum class Outcome : uint8_t { kApplied, kFenced, kUnavailable };
+  enum class Outcome : uint8_t {
+    kApplied,
+    kFenced,
+    kRevoked,  // the connection's user, or session, is logged out
+    kTooMany,  // the user has as many connections as one may have
+    kUnavailable,
+  };
   Outcome outcome = Outcome::kUnavailable;
-  Status user_status = link::v1::STATUS_UNSPECIFIED;  // derived, after the write; kApplied and kFenced
+  Status user_status = link::v1::STATUS_UNSPECIFIED;  // derived, after the write; of all but kUnavailable
   uint64_t user_version = 0;
 };
 
@@ -135,6 +158,22 @@ struct ChangeLog {
   std::vector<StoredChange> changes;
 };
 
+// A logout: of a session, or, without one, of all sessions of the user.
+struct Logout {
+  std::string_view user_id, session_id;  // one at least; with both the session alone is meant. Views live for the call
+  int64_t logged_out_at_ms = 0;          // 1 to 2^53
+};
+
+struct StoredLogout {
+  std::string user_id, session_id;  // one of them is empty
+};
+
+struct LogoutLog {
+  // False: not all are there, since there are too many, or what was asked for is older than the log.
+  bool complete = true;
+  std::vector<StoredLogout> logouts;
+};
+
 // A publication that happens once for each request_id.
 struct OnceResult {
   enum class Outcome : uint8_t {
@@ -167,6 +206,8 @@ class StoreListener {
   // Of Announce: the incarnations of all live cores, this one included, ascending; or UNAVAILABLE.
   virtual void OnCoresRead(const absl::StatusOr<std::vector<uint64_t>>& cores) = 0;
   virtual void OnChangesRead(uint64_t id, const absl::StatusOr<ChangeLog>& log) = 0;
+  virtual void OnLogoutKept(uint64_t id, bool ok) = 0;
+  virtual void OnLogoutsRead(const absl::StatusOr<LogoutLog>& log) = 0;
 
   // From the bus, in Redis' order, what this core published itself included.
   virtual void OnBus(const link::v1::BusEnvelope& envelope) = 0;
@@ -180,6 +221,7 @@ class StoreListener {
 class Store {
  public:
   static constexpr size_t kPresencesMax = 1'000;  // of one GetPresences
+  static constexpr size_t kLogoutsMax = 10'000;   // of one ReadLogouts
 
   virtual ~Store() = default;
 
@@ -210,6 +252,13 @@ class Store {
                            const link::v1::BusEnvelope& envelope, std::string_view outside) = 0;
   // What a repeat of that request_id is to be answered from now on; its lifetime stays. No answer.
   virtual void SaveAnswer(std::string_view request_id, std::string_view answer) = 0;
+
+  // Keeps it for logout_lifetime; of several of one user or session the latest counts. One atomic script (core/keep_logout.lua). Answered
+  // by OnLogoutKept; not `ok`: whether it is kept is not known, and repeating it is safe. From then on every write by a void
+  // token is refused, whichever core asks.
+  virtual void KeepLogout(uint64_t id, const Logout& logout) = 0;
+  // What was kept within that time, by the clock of the store. Answered by OnLogoutsRead: for a core that did not hear the bus.
+  virtual void ReadLogouts(std::chrono::milliseconds within) = 0;
 
   // Once a second: this core is live. Answered by OnCoresRead.
   virtual void Announce() = 0;

@@ -22,7 +22,7 @@ absl::Status Invalid(const char* text) {
 
 // The members that mean something, wherever they stand in the object.
 struct Members {
-  std::optional<simdjson::dom::element> type, channel_id, dm_id, status;
+  std::optional<simdjson::dom::element> type, channel_id, dm_id, status, token;
 };
 
 absl::StatusOr<Members> Collect(simdjson::dom::object object) {
@@ -33,6 +33,7 @@ absl::StatusOr<Members> Collect(simdjson::dom::object object) {
     if (key == "channel_id") member = &members.channel_id;
     if (key == "dm_id") member = &members.dm_id;
     if (key == "status") member = &members.status;
+    if (key == "token") member = &members.token;
     if (member == nullptr) continue;
     // Which one counts differs between JSON readers (RFC 8259, section 4), so neither does.
     if (member->has_value()) return Invalid("Duplicate member");
@@ -53,6 +54,7 @@ std::optional<Type> TypeOf(std::string_view name) {
   if (name == "subscribe") return Type::kSubscribe;
   if (name == "unsubscribe") return Type::kUnsubscribe;
   if (name == "status") return Type::kStatus;
+  if (name == "auth") return Type::kAuth;
   return std::nullopt;
 }
 
@@ -84,6 +86,14 @@ absl::Status ReadStatus(const Members& members, ClientMessage* message) {
   } else {
     return Invalid("Invalid status");
   }
+  return absl::OkStatus();
+}
+
+absl::Status ReadToken(const Members& members, ClientMessage* message) {
+  const std::optional<std::string_view> token = StringOf(members.token);
+  if (!token.has_value() || token->empty()) return Invalid("A token is required");
+  if (token->size() > kTokenTextBytesMax) return Invalid("A token must have at most 8192 bytes");
+  message->token = *token;
   return absl::OkStatus();
 }
 
@@ -139,6 +149,9 @@ absl::StatusOr<ClientMessage> ClientMessageParser::Parse(std::string_view text) 
     case Type::kStatus:
       status = ReadStatus(*members, &message);
       break;
+    case Type::kAuth:
+      status = ReadToken(*members, &message);
+      break;
     case Type::kPing:
       break;
   }
@@ -162,6 +175,14 @@ void AppendError(std::string_view text, uint32_t code, std::string* out) {
   out->append(R"({"type":"error","error":)");
   AppendJsonString(text, out);
   out->append(R"(,"code":)").append(std::to_string(code)).push_back('}');
+}
+
+void AppendAuthenticated(WallTime expires_at, std::string* out) {
+  out->append(R"({"type":"auth","status":"ok","expires_at":")").append(FormatTimestamp(expires_at)).append("\"}");
+}
+
+void AppendTokenExpiring(WallTime expires_at, std::string* out) {
+  out->append(R"({"type":"token_expiring","expires_at":")").append(FormatTimestamp(expires_at)).append("\"}");
 }
 
 }  // namespace presence::edge

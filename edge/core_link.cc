@@ -402,4 +402,12 @@ void CoreLink::ListPresence(uint32_t limit, std::string_view after_user_id, std:
       std::move(done));
 }
 
+void CoreLink::EndSessions(const link::v1::EndSessionsRequest& request, std::chrono::milliseconds timeout,
+                           EndSessionsDone done) {
+  state_->Call<link::v1::EndSessionsRequest, link::v1::EndSessionsResponse>(
+      request, timeout,
+      [](link::v1::Link::Stub& stub, auto... arguments) { stub.async()->EndSessions(std::move(arguments)...); },
+      std::move(done));
+}
+
 }  // namespace presence::edge

@@ -59,6 +59,7 @@ class CoreLinkHandler {
 class CoreLink {
  public:
   using PresenceDone = std::function<void(const absl::StatusOr<link::v1::PresenceRecord>&)>;
+  using EndSessionsDone = std::function<void(const absl::StatusOr<link::v1::EndSessionsResponse>&)>;
   using PresenceListDone = std::function<void(const absl::StatusOr<link::v1::ListPresenceResponse>&)>;
 
   // The handler must outlive the link. Nothing happens before Start.
@@ -90,6 +91,9 @@ class CoreLink {
   void LookUpPresence(std::string_view user_id, std::chrono::milliseconds timeout, PresenceDone done);
   void ListPresence(uint32_t limit, std::string_view after_user_id, std::chrono::milliseconds timeout,
                     PresenceListDone done);
+  // Of a verified logout token; see link.proto.
+  void EndSessions(const link::v1::EndSessionsRequest& request, std::chrono::milliseconds timeout,
+                   EndSessionsDone done);
 
  private:
   class State;

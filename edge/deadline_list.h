@@ -47,6 +47,8 @@ class DeadlineList {
     node.previous_ = node.next_ = nullptr;
   }
 
+  // The one that is due first. REQUIRES: there is one.
+  DeadlineNode* First() const { return ends_.next_; }
   // nullptr: none is due.
   DeadlineNode* FirstDue(SteadyTime now) const { return ends_.next_->due_ <= now ? ends_.next_ : nullptr; }
   // SteadyTime::max(): the list is empty.

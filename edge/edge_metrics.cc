@@ -41,9 +41,26 @@ void AddHandshakes(MetricsPage& page, Numbers n) {
                     {{"outcome", outcome}});
   };
   add("admitted", n.stats.handshakes_admitted);
+  add("token_to_come", n.stats.handshakes_without_token);
   add("bad_token", n.stats.handshakes_missing_or_bad_token);
   add("foreign_origin", n.stats.handshakes_foreign_origin);
   add("not_ready", n.stats.handshakes_not_ready);
+}
+
+void AddTokens(MetricsPage& page, Numbers n) {
+  const auto shown = [&](const char* outcome, const Gauge& gauge) {
+    page.AddCounter("presence_edge_tokens_shown_total", "Tokens in `auth` messages, by what came of them.",
+                    Value(gauge), {{"outcome", outcome}});
+  };
+  shown("renewed", n.stats.tokens_renewed);
+  shown("refused", n.stats.tokens_refused);
+  const auto close = [&](const char* reason, const Gauge& gauge) {
+    page.AddCounter("presence_edge_token_closes_total", "Connections closed for want of a good token, by reason.",
+                    Value(gauge), {{"reason", reason}});
+  };
+  close("expired", n.stats.expired_closes);
+  close("not_shown", n.stats.unproven_closes);
+  close("too_many_without", n.stats.unproven_refused);
 }
 
 void AddDeliveries(MetricsPage& page, Numbers n) {
@@ -76,6 +93,12 @@ void AddClosesAndSockets(MetricsPage& page, Numbers n) {
   page.AddCounter("presence_edge_sockets_accepted_total", "Sockets accepted.", &n.sockets.sockets_accepted);
   page.AddCounter("presence_edge_sockets_refused_total", "Sockets closed at once: too many.",
                   &n.sockets.sockets_refused);
+  const auto tls = [&](const char* outcome, const Counter& counter) {
+    page.AddCounter("presence_edge_tls_handshakes_total", "TLS handshakes of clients, by what came of them.", &counter,
+                    {{"outcome", outcome}});
+  };
+  tls("completed", n.sockets.tls_handshakes);
+  tls("failed", n.sockets.tls_failures);
   page.AddCounter("presence_edge_received_bytes_total", "Read from clients.", &n.sockets.bytes_in);
   page.AddCounter("presence_edge_sent_bytes_total", "Written to clients.", &n.sockets.bytes_out);
   page.AddCounter("presence_edge_writes_total", "writev calls; frames_written over this is how well messages join.",
@@ -84,6 +107,31 @@ void AddClosesAndSockets(MetricsPage& page, Numbers n) {
   page.AddCounter("presence_edge_timeouts_total", "Sockets given up, by what they were waited for.",
                   &n.sockets.request_timeouts, {{"waiting_for", "request"}});
   page.AddCounter("presence_edge_timeouts_total", "", &n.sockets.close_timeouts, {{"waiting_for", "close"}});
+}
+
+// One series for each limit: what it has refused, dropped or closed.
+void AddLimits(MetricsPage& page, Numbers n) {
+  const auto limited = [&](const char* limit, std::function<double()> read) {
+    page.AddCounter("presence_edge_limited_total", "What a limit has refused, dropped or closed, by limit.",
+                    std::move(read), {{"limit", limit}});
+  };
+  const auto count = [](const Counter& counter) { return [&counter] { return static_cast<double>(counter.Value()); }; };
+  limited("frames_per_second", Value(n.stats.frames_over_frames));
+  limited("bytes_per_second", Value(n.stats.frames_over_bytes));
+  limited("rate_closed", Value(n.stats.rate_closes));
+  limited("rooms_per_connection", Value(n.stats.rooms_over_limit));
+  limited("connections_per_address", count(n.stats.connections_over_address));
+  limited("handshakes_per_address", count(n.stats.handshakes_over_address));
+  limited("handshakes_per_address_reset", count(n.stats.sockets_over_address));
+  limited("handshakes_pending", count(n.sockets.pending_closed));
+  limited("handshake_timeout", count(n.sockets.request_timeouts));
+  limited("head_bytes", count(n.sockets.heads_too_long));
+  limited("message_bytes", count(n.sockets.closes_1009));
+  limited("send_buffer_volatile", count(n.sockets.volatile_drops));
+  limited("send_buffer_closed", count(n.sockets.slow_closes));
+  page.AddCounter("presence_edge_forwarded_malformed_total",
+                  "Requests of trusted proxies whose X-Forwarded-For is no list of addresses.",
+                  &n.stats.forwarded_malformed);
 }
 
 void AddLink(MetricsPage& page, Numbers n) {
@@ -113,11 +161,18 @@ void RegisterMetrics(EdgeContext& context, std::span<const std::unique_ptr<Shard
     const Numbers numbers{*context.stats[i], shards[i]->socket_counters()};
     AddSpecified(page, numbers);
     AddHandshakes(page, numbers);
+    AddTokens(page, numbers);
     AddDeliveries(page, numbers);
     AddClosesAndSockets(page, numbers);
+    AddLimits(page, numbers);
     AddLink(page, numbers);
     AddLatencies(page, numbers);
   }
+  page.AddGauge("presence_edge_addresses", "Addresses that the limits of addresses know at the moment.",
+                [&context] { return static_cast<double>(context.addresses.numbers().addresses); });
+  page.AddCounter("presence_edge_addresses_forgotten_total",
+                  "Addresses without a connection that made way for others in the table of those limits.",
+                  [&context] { return static_cast<double>(context.addresses.numbers().forgotten); });
   page.AddGauge("presence_edge_keys", "Keys that tokens are verified with.", [&context] {
     const auto keys = context.keys.Current();
     return keys == nullptr ? 0.0 : static_cast<double>(keys->keys().size());

@@ -117,7 +117,34 @@ bool OriginPolicy::Allows(const HttpRequest& request) const {
 }
 
 Gate::Gate(const Options& options)
-    : origins_(options.allowed_origins), rest_auth_(options.rest_auth), verifier_(options.verifier) {}
+    : origins_(options.allowed_origins),
+      rest_auth_(options.rest_auth),
+      auth_first_message_(options.auth_first_message),
+      verifier_(options.verifier),
+      good_tokens_(std::make_unique<TokenCache<Identity>>(options.tokens_remembered_max)) {}
+
+TokenVerdict Gate::Verify(std::string_view token, const JwkSet& keys, WallTime now) const {
+  if (token.empty() || token.size() > TokenVerifier::kTokenBytesMax) return verifier_.Verify(token, keys, now);
+  const TokenDigest digest = DigestOf(token);
+  if (std::optional<Identity> known = good_tokens_->Find(digest, keys.id(), now)) return *std::move(known);
+  TokenVerdict verdict = verifier_.Verify(token, keys, now);
+  if (const auto* identity = std::get_if<Identity>(&verdict)) {
+    good_tokens_->Keep(digest, keys.id(), *identity, verifier_.ValidityOf(*identity));
+  }
+  return verdict;
+}
+
+GateDecision Gate::ComeBackLater(const HttpRequest& request, std::string_view why) const {
+  GateDecision decision = Refused(KeysNotLoaded(), why);
+  if (OriginPolicy::HasOrigin(request)) {
+    decision.outcome = AdmitAndClose{kTryAgainLater, "try again later", SelectSubprotocol(request)};
+  }
+  return decision;
+}
+
+GateDecision Gate::TooManyWaitForKeys(const HttpRequest& request) const {
+  return ComeBackLater(request, "too many wait for new keys");
+}
 
 GateDecision Gate::DecideUpgrade(const HttpRequest& request, const JwkSet* keys, WallTime now) const {
   if (request.path != kWebsocketPath) return Refused(JsonError(404, "not found"), "no such path");
@@ -137,13 +164,15 @@ GateDecision Gate::DecideUpgrade(const HttpRequest& request, const JwkSet* keys,
   }
 
   const std::string token = FindToken(request);
-  if (keys == nullptr && !token.empty()) {
-    GateDecision decision = Refused(KeysNotLoaded(), "no keys yet");
-    if (browser) decision.outcome = AdmitAndClose{kTryAgainLater, "try again later", SelectSubprotocol(request)};
+  const bool unproven = token.empty() && auth_first_message_;
+  if (keys == nullptr && (unproven || !token.empty())) return ComeBackLater(request, "no keys yet");
+  if (unproven) {
+    GateDecision decision;
+    decision.outcome = AdmitUnproven{SelectSubprotocol(request)};
     return decision;
   }
   TokenVerdict verdict = Rejection{TokenFault::kMissing, "no token"};
-  if (keys != nullptr) verdict = verifier_.Verify(token, *keys, now);
+  if (keys != nullptr) verdict = Verify(token, *keys, now);
 
   GateDecision decision;
   if (auto* identity = std::get_if<Identity>(&verdict)) {
@@ -152,6 +181,7 @@ GateDecision Gate::DecideUpgrade(const HttpRequest& request, const JwkSet* keys,
   }
   const Rejection& rejection = std::get<Rejection>(verdict);
   decision.unknown_key = rejection.fault == TokenFault::kUnknownKey;
+  decision.kid = rejection.kid;
   decision.why = rejection.why;
   if (browser) {
     decision.outcome = AdmitAndClose{kPolicyViolation, ClientText(rejection.fault), SelectSubprotocol(request)};
@@ -161,14 +191,17 @@ GateDecision Gate::DecideUpgrade(const HttpRequest& request, const JwkSet* keys,
   return decision;
 }
 
-std::optional<HttpResponse> Gate::RefuseRest(const HttpRequest& request, const JwkSet* keys, WallTime now) const {
+std::optional<RestRefusal> Gate::RefuseRest(const HttpRequest& request, const JwkSet* keys, WallTime now) const {
   if (!rest_auth_) return std::nullopt;
   const std::string_view token = BearerToken(request);
-  if (token.empty()) return Unauthorized(TokenFault::kMissing);
-  if (keys == nullptr) return KeysNotLoaded();
-  const TokenVerdict verdict = verifier_.Verify(token, *keys, now);
-  if (const auto* rejection = std::get_if<Rejection>(&verdict)) return Unauthorized(rejection->fault);
-  return std::nullopt;
+  if (token.empty()) return RestRefusal{.response = Unauthorized(TokenFault::kMissing)};
+  if (keys == nullptr) return RestRefusal{.response = KeysNotLoaded()};
+  const TokenVerdict verdict = Verify(token, *keys, now);
+  const auto* rejection = std::get_if<Rejection>(&verdict);
+  if (rejection == nullptr) return std::nullopt;
+  return RestRefusal{.response = Unauthorized(rejection->fault),
+                     .unknown_key = rejection->fault == TokenFault::kUnknownKey,
+                     .kid = rejection->kid};
 }
 
 std::optional<HttpResponse> Gate::AnswerPreflight(const HttpRequest& request) const {

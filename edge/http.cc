@@ -193,8 +193,8 @@ absl::Status ParseHead(std::string_view text, HeadView* head) {
 }
 
 // What can never become a request is refused before its end arrives: a TLS hello, other protocols, bare line feeds.
-absl::Status CheckUnfinishedHead(std::string_view text) {
-  if (text.size() > kHttpHeadBytesMax) return absl::ResourceExhaustedError("head too long");
+absl::Status CheckUnfinishedHead(std::string_view text, size_t bytes_max) {
+  if (text.size() > bytes_max) return absl::ResourceExhaustedError("head too long");
   for (size_t i = 0; i < text.size(); ++i) {
     if (text[i] == '\n' ? (i == 0 || text[i - 1] != '\r') : IsControl(text[i]) && text[i] != '\r' && text[i] != '\t') {
       return Malformed("control character in the head");
@@ -268,6 +268,20 @@ void AppendHeader(std::string_view name, std::string_view value, std::string* ou
   out->append(kLineEnd);
 }
 
+// Presence tells where people are: no cache keeps it. And no browser takes an answer, which may repeat what its request
+// said, for a page or a script, whatever it is asked for by.
+constexpr std::pair<std::string_view, std::string_view> kSecurityHeaders[] = {
+    {"Cache-Control", "no-store"},
+    {"X-Content-Type-Options", "nosniff"},
+    {"Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"},
+    {"Referrer-Policy", "no-referrer"},
+};
+
+bool HasHeader(const HttpResponse& response, std::string_view name) {
+  return std::any_of(response.headers.begin(), response.headers.end(),
+                     [name](const auto& header) { return EqualsIgnoringCase(header.first, name); });
+}
+
 int HexValue(char c) {
   if (IsDigit(c)) return c - '0';
   const char lower = Lower(c);
@@ -306,14 +320,14 @@ std::optional<std::string> HttpRequest::QueryParameter(std::string_view name) co
   return std::nullopt;
 }
 
-absl::StatusOr<std::optional<HttpParsed>> ParseHttpRequest(std::string_view input) {
+absl::StatusOr<std::optional<HttpParsed>> ParseHttpRequest(std::string_view input, size_t head_bytes_max) {
   // Empty lines before a request are ignored (RFC 9112, section 2.2); within the limit of the head.
   size_t start = 0;
-  while (start < kHttpHeadBytesMax && input.substr(start, kLineEnd.size()) == kLineEnd) start += kLineEnd.size();
+  while (start < head_bytes_max && input.substr(start, kLineEnd.size()) == kLineEnd) start += kLineEnd.size();
   const std::string_view text = input.substr(start);
-  const size_t end = text.substr(0, kHttpHeadBytesMax).find(kHeadEnd);
+  const size_t end = text.substr(0, head_bytes_max).find(kHeadEnd);
   if (end == std::string_view::npos) {
-    if (absl::Status status = CheckUnfinishedHead(text); !status.ok()) return status;
+    if (absl::Status status = CheckUnfinishedHead(text, head_bytes_max); !status.ok()) return status;
     return std::nullopt;
   }
   HeadView head;
@@ -333,19 +347,30 @@ int HttpStatusOf(const absl::Status& parse_error) {
   return 500;
 }
 
-std::string SerializeHttpResponse(const HttpResponse& response, bool keep_alive, bool head_request) {
+std::string SerializeHttpResponse(const HttpResponse& response, bool keep_alive, bool head_request,
+                                  std::string_view strict_transport) {
   // RFC 9110, sections 15.3.5 and 15.4.5: these have no content, and the end of the head is their end.
   const bool no_content = response.status == 204 || response.status == 304;
   std::string out;
-  out.reserve(192 + response.body.size());
+  out.reserve(384 + response.body.size());
   out.append("HTTP/1.1 ").append(std::to_string(response.status)).append(" ");
   out.append(ReasonPhrase(response.status)).append(kLineEnd);
   if (!no_content) {
     if (!response.content_type.empty()) AppendHeader("Content-Type", response.content_type, &out);
     AppendHeader("Content-Length", std::to_string(response.body.size()), &out);
   }
-  AppendHeader("Connection", keep_alive ? "keep-alive" : "close", &out);
+  // RFC 9110, section 7.8: who sends Upgrade names it in Connection, too.
+  const bool offers_upgrade = std::any_of(response.headers.begin(), response.headers.end(), [](const auto& header) {
+    return EqualsIgnoringCase(header.first, "Upgrade");
+  });
+  std::string connection = keep_alive ? "keep-alive" : "close";
+  if (offers_upgrade) connection += ", upgrade";
+  AppendHeader("Connection", connection, &out);
   for (const auto& [name, value] : response.headers) AppendHeader(name, value, &out);
+  for (const auto& [name, value] : kSecurityHeaders) {
+    if (!HasHeader(response, name)) AppendHeader(name, value, &out);
+  }
+  if (!strict_transport.empty()) AppendHeader("Strict-Transport-Security", strict_transport, &out);
   out.append(kLineEnd);
   if (!no_content && !head_request) out.append(response.body);
   return out;

@@ -14,7 +14,7 @@
 
 namespace presence::edge {
 
-constexpr size_t kHttpHeadBytesMax = 16'000;     // request line and headers; more is 431
+constexpr size_t kHttpHeadBytesMax = 16'000;     // request line and headers, at most; more is 431
 constexpr size_t kHttpBodyBytesMax = 64 * 1024;  // more is 413
 
 struct HttpRequest {
@@ -41,6 +41,7 @@ struct HttpResponse {
   std::string content_type = "application/json";
   std::string body;
   std::vector<std::pair<std::string, std::string>> headers;  // beside Content-Type, Content-Length, Connection
+  bool close = false;                                        // the connection ends with it
 };
 
 struct HttpParsed {
@@ -50,11 +51,18 @@ struct HttpParsed {
 
 // Parses one request from the start of `input`. nullopt: more bytes are needed. An error carries the status to answer before
 // closing: see HttpStatusOf (400, 413, 431, 501, 505).
-absl::StatusOr<std::optional<HttpParsed>> ParseHttpRequest(std::string_view input);
+// `head_bytes_max`: of the request line and the headers, at most kHttpHeadBytesMax.
+absl::StatusOr<std::optional<HttpParsed>> ParseHttpRequest(std::string_view input,
+                                                           size_t head_bytes_max = kHttpHeadBytesMax);
 int HttpStatusOf(const absl::Status& parse_error);
 
 // The bytes of a response. HEAD gets no body, and the Content-Length that GET would get.
-std::string SerializeHttpResponse(const HttpResponse& response, bool keep_alive, bool head_request);
+//
+// Every response says that it is data and no page: it is not stored, sniffed, framed, or run. A header of that name in
+// `response` takes the place of ours. `strict_transport`: the value of Strict-Transport-Security; empty: none. There is
+// no Server header.
+std::string SerializeHttpResponse(const HttpResponse& response, bool keep_alive, bool head_request,
+                                  std::string_view strict_transport = {});
 
 // {"error":"...","code":404} with that status.
 HttpResponse JsonError(int status, std::string_view error);

@@ -82,8 +82,11 @@ Listener::~Listener() {
 }
 
 Listener::Accepted Listener::Accept() {
-  const int client = accept4(descriptor_, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
-  if (client >= 0) return {Outcome::kAccepted, client};
+  sockaddr_storage address{};
+  socklen_t size = sizeof(address);
+  auto* const generic = reinterpret_cast<sockaddr*>(&address);
+  const int client = accept4(descriptor_, generic, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+  if (client >= 0) return {Outcome::kAccepted, client, PeerAddress::Of(*generic)};
   switch (errno) {
     case EAGAIN:
       return {Outcome::kNobody};

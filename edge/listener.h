@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
+#include "edge/peer_address.h"
 #include "edge/socket_loop.h"
 
 namespace presence::edge {
@@ -32,6 +33,7 @@ class Listener {
   struct Accepted {
     Outcome outcome;
     int descriptor = -1;  // nonblocking; the caller's to close
+    PeerAddress peer{};
   };
   Accepted Accept();
 

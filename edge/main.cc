@@ -36,7 +36,25 @@ Gate::Options GateOf(const Config& config) {
   Gate::Options options;
   options.allowed_origins = config.allowed_origins;
   options.rest_auth = config.rest_auth == RestAuth::kBearer;
+  options.auth_first_message = config.auth_first_message;
   options.verifier = config.tokens.PartyOptions();
+  options.verifier.room_claims = config.RoomClaims();
+  return options;
+}
+
+// A logout token is for the client whose session ends, whatever its access tokens are for.
+VerifierOptions LogoutTokensOf(const Config& config) {
+  VerifierOptions options = config.tokens.PartyOptions();
+  if (!config.tokens.keycloak_client_id.empty()) options.client_ids = {config.tokens.keycloak_client_id};
+  return options;
+}
+
+AddressLimitsOptions AddressLimitsOf(const Config& config) {
+  AddressLimitsOptions options;
+  options.connections_max = config.connections_per_address;
+  options.handshakes_per_second = config.handshakes_per_second_per_address;
+  options.handshakes_burst = uint64_t{10} * config.handshakes_per_second_per_address;
+  options.addresses_max += size_t{config.shards} * config.connections_max;  // each of which may come from another one
   return options;
 }
 
@@ -84,6 +102,20 @@ int Run(const Config& config) {
     log::Error("{}", std::string(link.status().message()));
     return 1;
   }
+  auto proxies = TrustedProxies::Parse(config.trusted_proxies);
+  if (!proxies.ok()) {
+    log::Error("TRUSTED_PROXIES: {}", std::string(proxies.status().message()));
+    return 1;
+  }
+  std::shared_ptr<TlsFiles> service_tls;
+  if (config.service_files.any()) {
+    auto opened = TlsFiles::Open(config.service_files, {"SERVICE_TLS_CERT", "SERVICE_TLS_KEY", ""});
+    if (!opened.ok()) {
+      log::Error("{}", std::string(opened.status().message()));
+      return 1;
+    }
+    service_tls = *std::move(opened);
+  }
   auto keys = KeySource::Start(config.tokens.KeyOptions());
   if (!keys.ok()) {
     log::Error("Keys: {}", std::string(keys.status().message()));
@@ -92,10 +124,14 @@ int Run(const Config& config) {
   EdgeContext context{.config = config,
                       .incarnation = RandomIncarnation(),
                       .gate = Gate(GateOf(config)),
+                      .logout_tokens = LogoutTokenVerifier(LogoutTokensOf(config)),
                       .keys = **keys,
+                      .proxies = *std::move(proxies),
+                      .addresses = AddressLimits(AddressLimitsOf(config)),
                       .stats = {},
                       .metrics = {},
                       .link = *std::move(link),
+                      .service_tls = service_tls,
                       .version = PRESENCE_VERSION,
                       .started_ms = ToUnixMillis(ReadClocks().wall)};
   for (uint32_t i = 0; i < config.shards; ++i) context.stats.push_back(std::make_unique<ShardStats>());
@@ -119,8 +155,9 @@ int Run(const Config& config) {
   };
   RegisterMetrics(context, shards);
   for (const auto& shard : shards) shard->Start();
-  log::Info("presence-edge {} is listening on {}:{}, {} shards of at most {} connections", PRESENCE_VERSION,
-            config.service_host, port, shards.size(), config.connections_max);
+  log::Info("presence-edge {} is listening on {}:{} ({}), {} shards of at most {} connections", PRESENCE_VERSION,
+            config.service_host, port, service_tls != nullptr ? "wss, https" : "ws, http", shards.size(),
+            config.connections_max);
 
   // Everything else blocks these signals: see main.
   sigset_t signals;

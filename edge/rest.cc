@@ -22,6 +22,17 @@ bool ValidId(std::string_view id) {
          simdjson::validate_utf8(id.data(), id.size());
 }
 
+bool IsOneUser(std::string_view path) {
+  return path.starts_with(kUserPrefix) && path.size() > kUserPrefix.size() &&
+         path.find('/', kUserPrefix.size()) == std::string_view::npos;
+}
+
+HttpResponse TooManyWaitForKeys() {
+  HttpResponse response = JsonError(503, "Too many wait for new keys; try again");
+  response.headers.emplace_back("Retry-After", "2");
+  return response;
+}
+
 std::string_view StatusName(link::v1::Status status) {
   switch (status) {
     case link::v1::STATUS_ONLINE:
@@ -50,6 +61,16 @@ void AppendUser(const PresenceRecord& user, std::string* out) {
   }
 }
 
+void EndSessions(CoreLink& link, const LogoutOrder& order, std::function<void(const absl::Status&)> done) {
+  link::v1::EndSessionsRequest request;
+  request.set_user_id(order.user_id);
+  request.set_session_id(order.session_id);
+  request.set_logged_out_at_ms(ToUnixMillis(order.issued_at));
+  link.EndSessions(
+      request, BackchannelLogout::kCoreTimeout,
+      [done = std::move(done)](const absl::StatusOr<link::v1::EndSessionsResponse>& ended) { done(ended.status()); });
+}
+
 HttpResponse OfStatus(const absl::Status& status) {
   switch (status.code()) {
     case absl::StatusCode::kInvalidArgument:
@@ -65,10 +86,19 @@ HttpResponse OfStatus(const absl::Status& status) {
 
 }  // namespace
 
-Rest::Rest(Sources sources, const Gate& gate, CoreLink& link)
-    : sources_(std::move(sources)), gate_(gate), link_(link) {}
+Rest::Rest(Sources sources, const Gate& gate, const LogoutTokenVerifier& logout_tokens, CoreLink& link)
+    : sources_(std::move(sources)),
+      gate_(gate),
+      logout_(
+          {.keys = sources_.keys,
+           .after_key_refresh = sources_.after_key_refresh,
+           .clock = [] { return ReadClocks().wall; },
+           .end_sessions = [&link](const LogoutOrder& order, auto done) { EndSessions(link, order, std::move(done)); }},
+          logout_tokens),
+      link_(link) {}
 
 void Rest::Handle(const HttpRequest& request, WallTime now, Answer answer) {
+  if (request.path == kBackchannelLogoutPath) return logout_.Handle(request, std::move(answer));
   const auto respond = [headers = gate_.CorsHeaders(request), answer = std::move(answer)](HttpResponse response) {
     response.headers.insert(response.headers.end(), headers.begin(), headers.end());
     answer(std::move(response));
@@ -76,10 +106,9 @@ void Rest::Handle(const HttpRequest& request, WallTime now, Answer answer) {
   if (auto preflight = gate_.AnswerPreflight(request)) return respond(*std::move(preflight));
 
   const std::string_view path = request.path;
-  const bool one_user = path.starts_with(kUserPrefix) && path.size() > kUserPrefix.size() &&
-                        path.find('/', kUserPrefix.size()) == std::string_view::npos;
-  if (path != "/health" && path != "/presence" && path != "/metrics" && !one_user) {
-    return respond(JsonError(404, "Not found: there are /ws, /health, /presence, /presence/{user_id} and /metrics"));
+  if (path != "/health" && path != "/presence" && path != "/metrics" && !IsOneUser(path)) {
+    return respond(JsonError(
+        404, "Not found: there are /ws, /health, /presence, /presence/{user_id}, /metrics and /backchannel-logout"));
   }
   if (request.method != "GET" && request.method != "HEAD") {
     HttpResponse response = JsonError(405, "Method not allowed: this path takes GET");
@@ -93,10 +122,25 @@ void Rest::Handle(const HttpRequest& request, WallTime now, Answer answer) {
     response.body = sources_.metrics();
     return respond(std::move(response));
   }
+  HandleGuarded(request, now, /*may_wait_for_keys=*/true, respond);
+}
+
+void Rest::HandleGuarded(const HttpRequest& request, WallTime now, bool may_wait_for_keys, const Answer& answer) {
   const auto keys = sources_.keys();
-  if (auto refused = gate_.RefuseRest(request, keys.get(), now)) return respond(*std::move(refused));
-  if (one_user) return OneUser(path.substr(kUserPrefix.size()), respond);
-  ManyUsers(request, respond);
+  if (auto refused = gate_.RefuseRest(request, keys.get(), now)) {
+    if (refused->unknown_key && may_wait_for_keys) {
+      // The issuer may just have a new key: one fetch for all who wait, then the answer stands.
+      const RefreshAnswer asked = sources_.after_key_refresh(refused->kid, [this, request, answer] {
+        HandleGuarded(request, ReadClocks().wall, /*may_wait_for_keys=*/false, answer);
+      });
+      if (asked == RefreshAnswer::kWaiting) return;
+      if (asked == RefreshAnswer::kBusy) return answer(TooManyWaitForKeys());
+    }
+    return answer(std::move(refused->response));
+  }
+  const std::string_view path = request.path;
+  if (IsOneUser(path)) return OneUser(path.substr(kUserPrefix.size()), answer);
+  ManyUsers(request, answer);
 }
 
 HttpResponse Rest::HealthResponse() const {

@@ -25,9 +25,17 @@ constexpr uint16_t kPolicyViolation = 1008;
 Shard::Shard(ShardOptions options, ShardOutput& output) : state_(std::make_unique<State>(std::move(options), output)) {}
 Shard::~Shard() = default;
 
-void Shard::OnConnectionOpened(Now now, uint32_t slot, uint32_t generation, std::string_view user_id,
-                               std::string_view username) {
-  state_->OnConnectionOpened(now, slot, generation, user_id, username);
+void Shard::OnConnectionOpened(Now now, uint32_t slot, uint32_t generation, const TokenFacts& token) {
+  state_->OnConnectionOpened(now, slot, generation, token);
+}
+void Shard::OnUnprovenOpened(Now now, uint32_t slot, uint32_t generation) {
+  state_->OnUnprovenOpened(now, slot, generation);
+}
+void Shard::OnTokenChecked(Now now, uint32_t slot, uint32_t generation, const TokenCheck& check) {
+  state_->OnTokenChecked(now, slot, generation, check);
+}
+void Shard::OnBytesReceived(Now now, uint32_t slot, size_t bytes) {
+  state_->OnBytesReceived(now, slot, bytes);
 }
 void Shard::OnClientText(Now now, uint32_t slot, std::string_view text) {
   state_->OnClientText(now, slot, text);
@@ -87,6 +95,8 @@ void Shard::State::OnTick(Now now) {
   if (link_ != LinkPhase::kLive && !without_link_since_.has_value()) without_link_since_ = now.steady;
   if (!late) {
     JudgeSilence(now);
+    JudgeUnproven(now);
+    JudgeExpiry(now);
     JudgeIsolation(now);
   }
   ReportActivity(now);
@@ -156,6 +166,7 @@ void Shard::State::Drain(Now now, uint16_t code, std::string_view reason, millis
 
 void Shard::State::StartClosing(Now now, uint16_t code, std::string_view reason, milliseconds spread) {
   closing_plan_ = Closing{code, std::string(reason), now.steady, spread, open_slots_.size(), 0};
+  EndAllUnproven(code, reason);
   ContinueClosing(now);
 }
 

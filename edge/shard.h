@@ -10,11 +10,15 @@
 //   * for a connection and a room, `subscribed` precedes the first delivery, and no delivery follows `unsubscribed`;
 //   * a lost link closes nobody (before isolation_max).
 //
-// Of its own accord it sends a client only `pong`, `error` and a close.
+// Of its own accord it sends a client only `pong`, `error`, `auth`, `token_expiring` and a close.
 //
 // The core's orders (LeaveRoom, ChangeStatus, CloseConnection) take the ways that the client's own wishes take, and are told by the
 // same events. A close is told at once, not when the socket is gone: nothing is delivered to it any more, and a client that does not
 // answer the close frame keeps nobody waiting.
+//
+// Tokens are verified outside: what a client shows by `auth` is handed out by CheckToken, and the verdict comes back by OnTokenChecked.
+// A connection that was opened without a token (OnUnprovenOpened) is told nothing, is heard for that one frame alone, and is unknown to
+// the core until the verdict; it does not live longer than auth_timeout, or than its check.
 #pragma once
 
 #include <chrono>
@@ -25,6 +29,7 @@
 #include <string_view>
 
 #include "absl/types/span.h"
+#include "common/room_rights.h"
 #include "common/time.h"
 #include "edge/frame.h"
 #include "presence/link/v1/link.pb.h"
@@ -49,6 +54,39 @@ struct ShardOptions {
   // to the core's sweep). 2 x 65,536 at 40 bytes are 5 MB.
   size_t events_held_max = 65'536;
   size_t presence_frames_per_second = 200'000;  // PRESENCE_FRAMES_PER_SECOND, of this shard
+
+  // What one connection may send: a rate, and what may come at once after a pause. 0: no limit.
+  uint64_t frames_per_second = 0, frames_burst = 1;  // WS_FRAMES_PER_SECOND, WS_FRAMES_BURST
+  uint64_t bytes_per_second = 0, bytes_burst = 1;    // WS_BYTES_PER_SECOND, WS_BYTES_BURST
+
+  bool close_expired = false;  // WS_TOKEN_EXPIRY=close; else a token counts when it is shown, and no longer
+  std::chrono::milliseconds expiry_warning{60000};  // WS_TOKEN_EXPIRY_WARNING: before the token's end; 0: none
+  std::chrono::milliseconds expiry_leeway{30000};   // as long as a token may still be shown after its end
+  std::chrono::milliseconds auth_timeout{5000};     // WS_AUTH_TIMEOUT: until the first frame of an unproven connection
+  // WS_AUTH_PENDING_MAX. With the frame of 8.5 KiB that each may be in the midst of: 11 MB.
+  size_t unproven_max = 1'000;
+};
+
+// What a good token says. The views live as long as the call that has it.
+struct TokenFacts {
+  std::string_view user_id{};
+  std::string_view username{};
+  std::string_view session_id{};  // empty: it names none
+  int64_t issued_at_ms = 0;       // since the Unix epoch; 0: it does not say
+  WallTime expires_at;
+  const RoomRights* room_rights = nullptr;  // null: it says nothing of rooms
+};
+
+// The answer to CheckToken.
+struct TokenCheck {
+  enum class Outcome : uint8_t {
+    kGood,
+    kExpired,
+    kInvalid,
+    kUnavailable,  // it cannot be said at the moment: there are no keys
+  };
+  Outcome outcome = Outcome::kInvalid;
+  TokenFacts facts{};  // with kGood
 };
 
 struct ShardCounters {
@@ -64,6 +102,16 @@ struct ShardCounters {
   uint64_t typing_dropped = 0;    // no link
   uint64_t presence_coalesced = 0;
   uint64_t link_losses = 0, resyncs = 0;
+  uint64_t tokens_renewed = 0;  // by `auth`
+  uint64_t tokens_refused =
+      0;  // `auth` with a token that is bad, expired or somebody else's; of unproven connections, too
+  uint64_t expired_closes = 0;      // 4401
+  uint64_t unproven_closes = 0;     // no good token as the first frame, or none in time
+  uint64_t unproven_refused = 0;    // more than unproven_max at once
+  uint64_t frames_over_frames = 0;  // refused: over frames_per_second
+  uint64_t frames_over_bytes = 0;   // refused: over bytes_per_second
+  uint64_t rate_closes = 0;         // of those who went on all the same
+  uint64_t rooms_over_limit = 0;    // subscriptions refused: rooms_per_connection_max
 };
 
 class ShardOutput {
@@ -77,6 +125,9 @@ class ShardOutput {
   virtual void Send(absl::Span<const uint32_t> slots, const FrameRef& frame, SendPolicy policy) = 0;
   // Close frame to the client; OnConnectionClosed is expected in the end.
   virtual void Close(uint32_t slot, uint16_t code, std::string_view reason) = 0;
+  // Verify this token, with the keys of the moment; one with an unknown key may wait for newer ones. OnTokenChecked is expected next, later
+  // and from outside. At most one at a time for each connection; it is pointless when that has ended meanwhile.
+  virtual void CheckToken(uint32_t slot, std::string_view token) = 0;
   // The core's orders to the whole edge, not to this shard alone. As often as the core gives them: whoever carries them out knows
   // whether another shard has passed on the same before. DrainEdge makes the edge unready first, then each shard is told to Drain
   // (1012), later and from outside.
@@ -97,9 +148,16 @@ class Shard {
   Shard(const Shard&) = delete;
   Shard& operator=(const Shard&) = delete;
 
-  // --- clients. A slot is below 2^20 and free before OnConnectionOpened; its generation is new.
-  void OnConnectionOpened(Now now, uint32_t slot, uint32_t generation, std::string_view user_id,
-                          std::string_view username);  // sends the first pong
+  // --- clients. A slot is below 2^20 and free before it is opened, in one of two ways; its generation is new.
+  void OnConnectionOpened(Now now, uint32_t slot, uint32_t generation,
+                          const TokenFacts& token);  // sends the first pong
+  void OnUnprovenOpened(Now now, uint32_t slot, uint32_t generation);
+  void OnTokenChecked(Now now, uint32_t slot, uint32_t generation, const TokenCheck& check);
+  //
+  // Over its limits a connection's messages get `error` 429 and are not acted upon, but are a sign of life all the same; a control
+  // frame counts as a message, though nobody is told of one that is too many. Who goes on is closed with 1008: after 100 refusals at
+  // once, or 10 a second for long, or when the bytes run ahead by a second burst.
+  void OnBytesReceived(Now now, uint32_t slot, size_t bytes);  // as read, before what they contain
   void OnClientText(Now now, uint32_t slot, std::string_view text);
   void OnControlFrame(Now now, uint32_t slot);
   void OnConnectionClosed(Now now, uint32_t slot);
@@ -118,11 +176,12 @@ class Shard {
 
   bool ready(Now now) const;   // a core is attached, or was until ready_grace ago; not draining
   bool link_live() const;      // Welcome received
-  size_t connections() const;  // until OnConnectionClosed
+  size_t connections() const;  // until OnConnectionClosed, unproven ones included
   size_t rooms() const;        // in the forwarding table
   size_t events_held() const;  // joins, leaves and closes that a new link would have to repeat, at most
   const ShardCounters& counters() const;
-  std::string_view username(uint32_t slot) const;  // until OnConnectionClosed
+  // Until OnConnectionClosed; empty for one that has shown no good token.
+  std::string_view username(uint32_t slot) const;
   std::string_view user_id(uint32_t slot) const;
 
   // For tests and the simulator: one line for each open connection, ordered by slot: packed id in hexadecimal, user id, status, then its

@@ -14,23 +14,32 @@ using Severity = ShardOutput::Severity;
 constexpr uint32_t kBadRequest = 400;
 constexpr uint32_t kTooMany = 429;
 constexpr uint32_t kUnavailable = 503;
+constexpr uint16_t kPolicyViolation = 1008;
 
 }  // namespace
 
-void Shard::State::OnConnectionOpened(Now now, uint32_t slot, uint32_t generation, std::string_view user_id,
-                                      std::string_view username) {
+Shard::State::Connection& Shard::State::Occupy(uint32_t slot, uint32_t generation) {
   PRESENCE_CHECK(slot < (1u << ConnectionId::kSlotBits), "a slot fits into the connection id");
   if (slot >= connections_.size()) connections_.resize(slot + 1);
   PRESENCE_CHECK(connections_[slot].phase == Phase::kFree, "a slot is free before it is opened");
+  connections_[slot] = Connection();
+  connections_[slot].generation = generation;
+  return connections_[slot];
+}
 
-  Connection connection;
-  connection.generation = generation;
-  connection.user = users_.Hold(user_id, username);
+void Shard::State::OnConnectionOpened(Now now, uint32_t slot, uint32_t generation, const TokenFacts& token) {
+  Occupy(slot, generation);
+  Admit(now, slot, token);
+}
+
+void Shard::State::Admit(Now now, uint32_t slot, const TokenFacts& token) {
+  Connection& connection = connections_[slot];
+  connection.user = users_.Hold(token.user_id, token.username);
+  connection.proven = true;
   connection.stamp = stamp_;
   connection.last_ping = now.steady;
   if (closing_plan_.has_value()) {
     connection.phase = Phase::kClosing;
-    connections_[slot] = connection;
     ++closing_;
     output_.Close(slot, closing_plan_->code, closing_plan_->reason);
     return;
@@ -39,23 +48,60 @@ void Shard::State::OnConnectionOpened(Now now, uint32_t slot, uint32_t generatio
   connection.open_position = static_cast<uint32_t>(open_slots_.size());
   open_slots_.push_back(slot);
   silence_.Add(slot, now.steady);
+  TakeToken(now, slot, token);
   // Without a link nothing is held: the declaration will say it.
   connection.told = link_ == LinkPhase::kLive;
-  connections_[slot] = connection;
   if (connection.told) {
     link::v1::EdgeEvent& event = AddEvent(now);
     event.set_sequence(++sequence_);
     link::v1::ConnectionOpened& opened = *event.mutable_connection_opened();
     opened.set_connection(IdOf(slot));
-    opened.mutable_user_id()->assign(user_id);
-    opened.mutable_username()->assign(username);
+    opened.mutable_user_id()->assign(token.user_id);
+    opened.mutable_username()->assign(token.username);
+    Fill(*connection.token, opened.mutable_token());
+    TellRoomRights(slot, opened);
   }
   SendPong(now, slot);
 }
 
+// Charged as read: fragments that never become a message cost as much as messages do.
+void Shard::State::OnBytesReceived(Now now, uint32_t slot, size_t bytes) {
+  Connection& connection = connections_[slot];
+  if (connection.phase != Phase::kOpen && connection.phase != Phase::kUnproven) return;
+  bytes_limit_.Charge(connection.bytes, now.steady, bytes);
+  if (bytes_limit_.OwesAll(connection.bytes, now.steady)) CloseForRate(now, slot);
+}
+
+bool Shard::State::AdmitFrame(Now now, uint32_t slot) {
+  Connection& connection = connections_[slot];
+  const bool over_bytes = bytes_limit_.Owes(connection.bytes, now.steady);
+  if (!over_bytes && frames_limit_.Take(connection.frames, now.steady)) return true;
+  ++(over_bytes ? counters_.frames_over_bytes : counters_.frames_over_frames);
+  // Whoever has shown no token is told nothing, and could not slow down.
+  if (connection.phase == Phase::kOpen && refusals_limit_.Take(connection.refusals, now.steady)) {
+    SignOfLife(now, slot, /*pinged=*/false);
+  } else {
+    CloseForRate(now, slot);
+  }
+  return false;
+}
+
+void Shard::State::CloseForRate(Now now, uint32_t slot) {
+  ++counters_.rate_closes;
+  if (connections_[slot].phase == Phase::kUnproven) return EndUnproven(slot, kPolicyViolation, "rate limit");
+  Report(Severity::kError, slot, "Connection {connection} sends more than it may, disconnecting", "");
+  CloseConnection(now, slot, kPolicyViolation, "rate limit");
+}
+
 void Shard::State::OnClientText(Now now, uint32_t slot, std::string_view text) {
-  if (connections_[slot].phase != Phase::kOpen) return;
+  const Phase phase = connections_[slot].phase;
+  if (phase != Phase::kOpen && phase != Phase::kUnproven) return;
   ++counters_.messages_received;
+  if (!AdmitFrame(now, slot)) {
+    if (connections_[slot].phase == Phase::kOpen) SendError(slot, "Too many messages", kTooMany);
+    return;
+  }
+  if (phase == Phase::kUnproven) return OnFirstText(slot, text);
   const absl::StatusOr<ClientMessage> message = parser_.Parse(text);
   SignOfLife(now, slot, message.ok() && message->type == ClientMessage::Type::kPing);
   if (!message.ok()) {
@@ -76,6 +122,9 @@ void Shard::State::OnClientText(Now now, uint32_t slot, std::string_view text) {
       // Told when it changes; nobody waits for an answer.
       if (connections_[slot].away != (message->status == link::v1::STATUS_AWAY)) SetStatus(now, slot, message->status);
       break;
+    case ClientMessage::Type::kAuth:
+      OnAuth(slot, message->token);
+      break;
     case ClientMessage::Type::kPing:
       SendPong(now, slot);
       Report(Severity::kInfo, slot, "Heartbeat from {connection}", "");
@@ -84,15 +133,20 @@ void Shard::State::OnClientText(Now now, uint32_t slot, std::string_view text) {
 }
 
 void Shard::State::OnControlFrame(Now now, uint32_t slot) {
-  if (connections_[slot].phase == Phase::kOpen) SignOfLife(now, slot, /*pinged=*/false);
+  const Phase phase = connections_[slot].phase;
+  if (phase != Phase::kOpen && phase != Phase::kUnproven) return;
+  // A token is waited for no longer because of pings.
+  if (AdmitFrame(now, slot) && phase == Phase::kOpen) SignOfLife(now, slot, /*pinged=*/false);
 }
 
 void Shard::State::OnConnectionClosed(Now now, uint32_t slot) {
   Connection& connection = connections_[slot];
   PRESENCE_CHECK(connection.phase != Phase::kFree, "only what is open can close");
   if (connection.phase == Phase::kOpen) Detach(now, slot);
+  if (connection.phase == Phase::kUnproven) ForgetUnproven(slot);
   if (connection.phase == Phase::kClosing) --closing_;
-  users_.Release(connection.user);
+  if (std::exchange(connection.proven, false)) users_.Release(connection.user);
+  room_rights_.Release(std::exchange(connection.room_rights, nullptr));
   connection.phase = Phase::kFree;
 }
 
@@ -120,6 +174,7 @@ bool Shard::State::MayRequest(uint32_t slot, const ClientMessage& message) {
   const Connection& connection = connections_[slot];
   if (message.type == ClientMessage::Type::kSubscribe && !table_.Contains(slot, message.room_id) &&
       table_.RoomsOf(slot) + connection.unanswered >= options_.rooms_per_connection_max) {
+    ++counters_.rooms_over_limit;
     SendError(slot, "Too many rooms", kTooMany);
     return false;
   }
@@ -180,6 +235,8 @@ void Shard::State::Detach(Now now, uint32_t slot) {
   Connection& connection = connections_[slot];
   table_.RemoveSlot(slot);
   silence_.Remove(slot);
+  expiries_.Remove(slot);
+  connection.token.reset();
   const uint32_t last = open_slots_.back();
   open_slots_[connection.open_position] = last;
   connections_[last].open_position = connection.open_position;

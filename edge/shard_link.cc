@@ -138,6 +138,8 @@ void Shard::State::Declare(Now now, uint32_t slot) {
   table_.VisitRoomsOf(slot, [&declared](std::string_view room_id) { declared.add_room_ids()->assign(room_id); });
   declared.set_silent_ms(MillisBetween(silence_.LastFrame(slot), now.steady));
   declared.set_since_ping_ms(MillisBetween(connection.last_ping, now.steady));
+  Fill(*connection.token, declared.mutable_token());
+  TellRoomRights(slot, declared);
 }
 
 void Shard::State::Repeat(Now now) {
@@ -220,7 +222,7 @@ void Shard::State::OnRefuse(const link::v1::Refuse& refuse) {
   }
   const std::optional<uint32_t> slot = FindSlot(request->connection);
   ReleaseRequest(*request);
-  if (slot.has_value()) SendError(*slot, refuse.error(), refuse.code());
+  if (slot.has_value() && refuse.code() != 0) SendError(*slot, refuse.error(), refuse.code());
 }
 
 std::optional<HeldRequest> Shard::State::Answer(uint64_t reply_to, bool join, uint64_t connection) {
@@ -323,6 +325,8 @@ void Shard::State::OnLeaveRoom(Now now, const link::v1::LeaveRoom& leave) {
   if (const auto newest = log_.Newest(leave.connection(), room, connections_[*slot].unanswered)) {
     kind = newest->join ? newest->kind : link::v1::ROOM_KIND_UNSPECIFIED;
   }
+  // Not of a room that the client is not in, or is leaving already: there is nothing to be told.
+  if (leave.code() != 0 && kind != link::v1::ROOM_KIND_UNSPECIFIED) SendError(*slot, leave.error(), leave.code());
   Request(now, *slot, {.room = room, .kind = kind, .join = false});
 }
 

@@ -1,17 +1,22 @@
-// What a shard knows, and the steps that its events take. Private to shard.cc, shard_clients.cc and shard_link.cc; see shard.h.
+// What a shard knows, and the steps that its events take. Private to shard.cc, shard_clients.cc,
+// shard_link.cc and shard_tokens.cc; see shard.h.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "common/connection_id.h"
+#include "common/room_rights.h"
 #include "edge/client_protocol.h"
 #include "edge/event_log.h"
+#include "edge/expiry_wheel.h"
 #include "edge/forwarding_table.h"
 #include "edge/presence_pacer.h"
+#include "edge/rate_limit.h"
 #include "edge/shard.h"
 #include "edge/silence_list.h"
 #include "edge/user_table.h"
@@ -21,14 +26,22 @@ namespace presence::edge {
 class Shard::State {
  public:
   State(ShardOptions options, ShardOutput& output)
-      : options_(std::move(options)), output_(output), pacer_(options_.presence_frames_per_second) {}
+      : options_(std::move(options)),
+        output_(output),
+        frames_limit_(options_.frames_per_second, options_.frames_burst),
+        bytes_limit_(options_.bytes_per_second, options_.bytes_burst),
+        pacer_(options_.presence_frames_per_second) {}
 
   // shard_clients.cc
-  void OnConnectionOpened(Now now, uint32_t slot, uint32_t generation, std::string_view user_id,
-                          std::string_view username);
+  void OnConnectionOpened(Now now, uint32_t slot, uint32_t generation, const TokenFacts& token);
+  void OnBytesReceived(Now now, uint32_t slot, size_t bytes);
   void OnClientText(Now now, uint32_t slot, std::string_view text);
   void OnControlFrame(Now now, uint32_t slot);
   void OnConnectionClosed(Now now, uint32_t slot);
+
+  // shard_tokens.cc
+  void OnUnprovenOpened(Now now, uint32_t slot, uint32_t generation);
+  void OnTokenChecked(Now now, uint32_t slot, uint32_t generation, const TokenCheck& check);
 
   // shard_link.cc
   void OnLinkUp(Now now);
@@ -40,12 +53,16 @@ class Shard::State {
   void Drain(Now now, uint16_t code, std::string_view reason, std::chrono::milliseconds spread);
   bool ready(Now now) const;
   bool link_live() const { return link_ == LinkPhase::kLive; }
-  size_t connections() const { return open_slots_.size() + closing_; }
+  size_t connections() const { return open_slots_.size() + closing_ + unproven_; }
   size_t rooms() const { return table_.rooms_with_members(); }
   size_t events_held() const { return log_.requests() + log_.closes(); }
   const ShardCounters& counters() const { return counters_; }
-  std::string_view username(uint32_t slot) const { return users_.Username(connections_[slot].user); }
-  std::string_view user_id(uint32_t slot) const { return users_.UserId(connections_[slot].user); }
+  std::string_view username(uint32_t slot) const {
+    return connections_[slot].proven ? users_.Username(connections_[slot].user) : std::string_view();
+  }
+  std::string_view user_id(uint32_t slot) const {
+    return connections_[slot].proven ? users_.UserId(connections_[slot].user) : std::string_view();
+  }
   std::string DebugDump() const;
 
  private:
@@ -53,6 +70,7 @@ class Shard::State {
 
   enum class Phase : uint8_t {
     kFree,
+    kUnproven,  // its token is awaited, or is being checked
     kOpen,
     kClosing,  // told to close: nothing is sent to it or heard from it any more, and the core knows it as closed
   };
@@ -63,18 +81,31 @@ class Shard::State {
     kDropping,  // given up: waits for OnLinkDown
   };
 
+  // What is kept of the newest token.
+  struct HeldToken {
+    std::string session_id;
+    int64_t issued_at_ms = 0;
+    WallTime expires_at;
+  };
+
   struct Connection {
+    std::unique_ptr<HeldToken> token;  // of open ones
     uint32_t generation = 0;
     UserIndex user;
     uint32_t open_position = 0;  // in open_slots_
     uint32_t stamp = 0;          // the last delivery, of those that must look, that has met this connection
     uint32_t unanswered = 0;     // of its requests in the log
     Phase phase = Phase::kFree;
-    bool told = false;    // the core, some core, knows it from an open or a declaration
-    bool active = false;  // stands in active_slots_
-    bool pinged = false;  // since the last report
-    bool away = false;    // the device's status
+    bool told = false;      // the core, some core, knows it from an open or a declaration
+    bool active = false;    // stands in active_slots_
+    bool pinged = false;    // since the last report
+    bool away = false;      // the device's status
+    bool proven = false;    // `user` is held
+    bool checking = false;  // a token of it
+    bool warned = false;    // that its token ends
     SteadyTime last_ping;
+    RateLimit::Bucket frames, bytes, refusals;  // what it has sent, and what of that was too much
+    const RoomRights* room_rights = nullptr;    // held in room_rights_
   };
 
   // A number of connections to be closed, evenly over a time.
@@ -88,6 +119,12 @@ class Shard::State {
   };
 
   // --- clients
+  Connection& Occupy(uint32_t slot, uint32_t generation);
+  // It is open from now on, unless all are being closed. REQUIRES: occupied, not in unproven_.
+  void Admit(Now now, uint32_t slot, const TokenFacts& token);
+  // False: the frame is over the limits, and not to be acted upon; who is unproven is closed for it.
+  bool AdmitFrame(Now now, uint32_t slot);
+  void CloseForRate(Now now, uint32_t slot);
   void OnRoomMessage(Now now, uint32_t slot, const ClientMessage& message);
   void OnTyping(Now now, uint32_t slot, const ClientMessage& message);
   void SetStatus(Now now, uint32_t slot, link::v1::Status status);
@@ -112,6 +149,24 @@ class Shard::State {
     output_.Report(severity, slot, what, detail.substr(0, kDetailBytesMax));
   }
 
+  // --- tokens
+  void OnFirstText(uint32_t slot, std::string_view text);
+  void OnAuth(uint32_t slot, std::string_view token);
+  void Prove(Now now, uint32_t slot, const TokenCheck& check);
+  void Renew(Now now, uint32_t slot, const TokenFacts& token);
+  void RefuseToken(Now now, uint32_t slot, std::string_view why, uint32_t code);
+  void ForgetUnproven(uint32_t slot);
+  void EndUnproven(uint32_t slot, uint16_t code, std::string_view reason);
+  void EndAllUnproven(uint16_t code, std::string_view reason);
+  void TakeToken(Now now, uint32_t slot, const TokenFacts& token);
+  static void Fill(const HeldToken& token, link::v1::TokenOrigin* origin);
+  WallTime ClosesAt(const Connection& connection) const {
+    return connection.token->expires_at + options_.expiry_leeway;
+  }
+  void JudgeUnproven(Now now);
+  void JudgeExpiry(Now now);
+  void CloseExpired(Now now, uint32_t slot);
+
   // --- frames to clients
   void SendTo(uint32_t slot, std::string_view text);
   void SendError(uint32_t slot, std::string_view text, uint32_t code);
@@ -135,6 +190,14 @@ class Shard::State {
   uint32_t NextStamp();
   void Declare(Now now, uint32_t slot);
   void Repeat(Now now);
+  // `tell`: of the event that names the connection.
+  template <typename Event>
+  void TellRoomRights(uint32_t slot, Event& tell) const {
+    const RoomRights* rights = connections_[slot].room_rights;
+    if (rights == nullptr) return;
+    tell.mutable_rights()->mutable_write()->Assign(rights->write().begin(), rights->write().end());
+    tell.mutable_rights()->mutable_read()->Assign(rights->read().begin(), rights->read().end());
+  }
   void AddRequest(Now now, const HeldRequest& request);
   void AddClose(Now now, const HeldClose& close);
   link::v1::EdgeEvent& AddEvent(Now now);
@@ -161,12 +224,21 @@ class Shard::State {
   ShardCounters counters_;
   ClientMessageParser parser_;
 
+  const RateLimit frames_limit_, bytes_limit_;
+  // A client that has been told 429 has what it sent meanwhile under way; one that does not listen has no end of it.
+  const RateLimit refusals_limit_{10, 100};
+
   std::vector<Connection> connections_;  // by slot
   std::vector<uint32_t> open_slots_;     // no order
   size_t closing_ = 0;
   UserTable users_;
+  RoomRightsTable room_rights_;  // of tokens, for the core to judge
   ForwardingTable table_;
   SilenceList silence_;
+  size_t unproven_ = 0;
+  SilenceList first_frames_;  // unproven ones whose first frame is awaited
+  ExpiryWheel expiries_;
+  std::vector<uint32_t> expired_;  // while they are judged
   EventLog log_;
   size_t dead_requests_ = 0;  // in the log, of connections that are gone
   uint64_t sequence_ = 0;     // of the last event that has one

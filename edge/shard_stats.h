@@ -18,10 +18,15 @@ struct ShardStats {
   Gauge connections_total;
   // Copies of ShardCounters.
   Gauge messages_received, messages_sent, deliveries, errors, heartbeat_timeouts, late_commands, events_refused,
-      presence_coalesced, link_losses, resyncs;
+      presence_coalesced, link_losses, resyncs, tokens_renewed, tokens_refused, expired_closes, unproven_closes,
+      unproven_refused;
   // The gate's and REST's.
-  Counter handshakes_admitted, handshakes_missing_or_bad_token, handshakes_foreign_origin, handshakes_not_ready,
-      rest_requests, rest_errors;
+  Counter handshakes_admitted, handshakes_without_token, handshakes_missing_or_bad_token, handshakes_foreign_origin,
+      handshakes_not_ready, rest_requests, rest_errors;
+  // Of the limits: see client_addresses.h.
+  Counter connections_over_address, handshakes_over_address, sockets_over_address, forwarded_malformed;
+  // Copies of ShardCounters.
+  Gauge frames_over_frames, frames_over_bytes, rate_closes, rooms_over_limit;
   LatencyHistogram turn_seconds;       // one look at the link: its commands handled and flushed
   LatencyHistogram handshake_seconds;  // deciding about one upgrade, signature included
   LatencyHistogram rest_seconds;       // from a whole request to its answer

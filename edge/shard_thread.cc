@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <asio.hpp>
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -9,6 +10,8 @@
 #include "common/check.h"
 #include "common/connection_id.h"
 #include "common/log.h"
+#include "edge/client_addresses.h"
+#include "edge/client_protocol.h"
 #include "edge/rest.h"
 #include "edge/shard.h"
 
@@ -35,16 +38,34 @@ ShardOptions OptionsOf(const EdgeContext& context, uint32_t shard) {
   options.isolation_max = std::chrono::duration_cast<milliseconds>(c.isolation_max);
   options.rooms_per_connection_max = c.rooms_per_connection_max;
   options.presence_frames_per_second = c.presence_frames_per_second;
+  options.close_expired = c.token_expiry == TokenExpiry::kClose;
+  options.expiry_warning = std::chrono::duration_cast<milliseconds>(c.token_expiry_warning);
+  options.expiry_leeway = c.tokens.PartyOptions().leeway;
+  options.auth_timeout = std::chrono::duration_cast<milliseconds>(c.auth_timeout);
+  options.unproven_max = c.auth_pending_max;
+  options.frames_per_second = c.frames_per_second;
+  options.frames_burst = c.frames_burst;
+  options.bytes_per_second = c.bytes_per_second;
+  // Else the greatest message that is allowed could never pass; twice, for what its fragments add.
+  options.bytes_burst = std::max(c.bytes_burst, 2 * c.message_bytes_max);
+  if (c.auth_first_message) options.bytes_burst = std::max<uint64_t>(options.bytes_burst, 2 * kAuthFrameBytesMax);
   return options;
 }
 
-SocketLoopOptions SocketOptionsOf(const Config& c, uint16_t port) {
+SocketLoopOptions SocketOptionsOf(const EdgeContext& context, uint16_t port) {
+  const Config& c = context.config;
   SocketLoopOptions options;
+  options.tls = context.service_tls;
+  options.strict_transport_age = std::chrono::duration_cast<std::chrono::seconds>(c.strict_transport_age);
   options.host = c.service_host;
   options.port = port;
   options.message_bytes_max = c.message_bytes_max;
   options.send_buffer_bytes_max = c.send_buffer_bytes_max;
   options.sockets_max = c.connections_max;
+  options.head_bytes_max = c.head_bytes_max;
+  options.request_timeout = std::chrono::duration_cast<milliseconds>(c.handshake_timeout);
+  // Else those who ask for nothing could have all the sockets.
+  options.pending_max = std::min(c.handshakes_pending_max, std::max(1u, c.connections_max / 2));
   return options;
 }
 
@@ -60,6 +81,21 @@ const std::string* PayloadOf(const link::v1::CoreCommand& command) {
     default:
       return nullptr;
   }
+}
+
+TokenFacts FactsOf(const Identity& identity) {
+  return {.user_id = identity.user_id,
+          .username = identity.username,
+          .session_id = identity.session_id,
+          .issued_at_ms = identity.issued_at.has_value() ? ToUnixMillis(*identity.issued_at) : 0,
+          .expires_at = identity.expires_at,
+          .room_rights = &identity.room_rights};
+}
+
+TokenCheck CheckOf(const TokenVerdict& verdict) {
+  if (const auto* identity = std::get_if<Identity>(&verdict)) return {TokenCheck::Outcome::kGood, FactsOf(*identity)};
+  const bool expired = std::get<Rejection>(verdict).fault == TokenFault::kExpired;
+  return {expired ? TokenCheck::Outcome::kExpired : TokenCheck::Outcome::kInvalid};
 }
 
 log::Level LevelOf(link::v1::LogLevel level) {
@@ -93,16 +129,17 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
       : context_(context),
         index_(index),
         stats_(*context.stats[index]),
+        clients_(context.proxies, context.addresses, stats_),
         shard_(OptionsOf(context, index), *this),
         link_(io_, LinkOptions(), *this),
-        rest_(RestSources(), context.gate, link_),
+        rest_(RestSources(), context.gate, context.logout_tokens, link_),
         tick_(io_),
         drain_poll_(io_) {}
 
   ~WiredShard() override { Stop(); }
 
   absl::Status Listen(uint16_t port) {
-    auto sockets = SocketLoop::Listen(io_, SocketOptionsOf(context_.config, port), *this);
+    auto sockets = SocketLoop::Listen(io_, SocketOptionsOf(context_, port), *this);
     if (!sockets.ok()) return sockets.status();
     sockets_ = *std::move(sockets);
     return absl::OkStatus();
@@ -152,7 +189,18 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
 
  private:
   // --- SocketLoopHandler
+  bool OnAccepted(SocketId socket, const PeerAddress& peer) override {
+    return clients_.OnAccepted(socket.slot, peer, std::chrono::steady_clock::now());
+  }
+  void OnReleased(SocketId socket) override {
+    admitted_.erase(socket.slot);  // so that no generation is ever compared with one of long ago
+    clients_.OnReleased(socket.slot, std::chrono::steady_clock::now());
+  }
   void OnRequest(SocketId socket, const HttpRequest& request) override {
+    if (auto refused = clients_.Refuse(socket.slot, request, std::chrono::steady_clock::now())) {
+      for (auto& header : context_.gate.CorsHeaders(request)) refused->headers.push_back(std::move(header));
+      return sockets_->Respond(socket, *refused);
+    }
     if (request.path == kWebsocketPath) {
       return DecideUpgrade(socket, request, /*may_wait_for_keys=*/true);
     }
@@ -178,28 +226,45 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
     stats_.handshake_seconds.Observe(std::chrono::steady_clock::now() - now.steady);
     if (decision.unknown_key && may_wait_for_keys) {
       // The issuer may just have a new key: one fetch for all who wait, then the answer stands.
-      const bool asked = context_.keys.RequestRefresh([this, socket, request] {
-        asio::post(io_, [this, socket, request] { DecideUpgrade(socket, request, /*may_wait_for_keys=*/false); });
-      });
-      if (asked) return;
+      const RefreshAnswer answer = AfterKeyRefresh(
+          decision.kid, [this, socket, request] { DecideUpgrade(socket, request, /*may_wait_for_keys=*/false); });
+      if (answer == RefreshAnswer::kWaiting) return;
+      if (answer == RefreshAnswer::kBusy) decision = context_.gate.TooManyWaitForKeys(request);
     }
     if (auto* admit = std::get_if<Admit>(&decision.outcome)) {
       stats_.handshakes_admitted.Add();
-      // A decision that waited for keys may be about a former owner of the slot: it must not touch the present one's.
-      Admitted& admitted = admitted_[socket.slot];
-      if (static_cast<int32_t>(socket.generation - admitted.generation) >= 0) {
-        admitted = {socket.generation, std::move(admit->identity)};
-      }
+      Await(socket, std::move(admit->identity));
       return sockets_->Upgrade(socket, admit->subprotocol);
+    }
+    if (const auto* unproven = std::get_if<AdmitUnproven>(&decision.outcome)) {
+      stats_.handshakes_without_token.Add();
+      Await(socket, std::nullopt);
+      return sockets_->Upgrade(socket, unproven->subprotocol);
     }
     const auto* refuse = std::get_if<Refuse>(&decision.outcome);
     CountRefusal(refuse);
     if (refusal_lines.Admit(log::Level::kError)) {
-      log::Error("Handshake refused: {} ({})", decision.why, Escaped(RedactToken(request.target)));
+      log::Error("Handshake refused: {} ({}) from {}", decision.why, Escaped(RedactToken(request.target)),
+                 clients_.client(socket.slot).ToString());
     }
     if (refuse != nullptr) return sockets_->Respond(socket, refuse->response);
     const auto& close = std::get<AdmitAndClose>(decision.outcome);
     sockets_->UpgradeAndClose(socket, close.subprotocol, close.code, close.reason);
+  }
+
+  // With kWaiting `again` comes on this thread, when the issuer's keys have been asked for.
+  RefreshAnswer AfterKeyRefresh(std::string_view kid, std::function<void()> again) {
+    return context_.keys.RequestRefresh(
+        kid, [this, again = std::move(again)]() mutable { asio::post(io_, std::move(again)); });
+  }
+
+  void Await(SocketId socket, std::optional<Identity> identity) {
+    // A decision that waited for keys may be about a former owner of the slot: it must not touch the present one's. Nothing is compared
+    // with an entry that is new: half of all generations look older than one that was never given out. (No test: it takes 2^31 sockets.)
+    const auto [admitted, is_new] = admitted_.try_emplace(socket.slot);
+    if (is_new || static_cast<int32_t>(socket.generation - admitted->second.generation) >= 0) {
+      admitted->second = {socket.generation, std::move(identity)};
+    }
   }
 
   void CountRefusal(const Refuse* refuse) {
@@ -216,21 +281,62 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
     const auto admitted = admitted_.find(socket.slot);
     PRESENCE_CHECK(admitted != admitted_.end() && admitted->second.generation == socket.generation,
                    "what opens was admitted");
-    const Identity identity = std::move(admitted->second.identity);
+    const std::optional<Identity> identity = std::move(admitted->second.identity);
     admitted_.erase(admitted);
     if (open_.size() <= socket.slot) open_.resize(socket.slot + 1);
     open_[socket.slot] = {.generation = socket.generation, .lines_since = {}, .lines = 0};
+    if (!identity.has_value()) {
+      sockets_->LimitMessages(socket, kAuthFrameBytesMax);
+      return shard_.OnUnprovenOpened(ReadClocks(), socket.slot, socket.generation);
+    }
+    shard_.OnConnectionOpened(ReadClocks(), socket.slot, socket.generation, FactsOf(*identity));
+    Welcome(socket);
+  }
+  // A user is there.
+  void Welcome(SocketId socket) {
     stats_.connections_total.Add();
-    shard_.OnConnectionOpened(ReadClocks(), socket.slot, socket.generation, identity.user_id, identity.username);
     if (connection_lines.Admit(log::Level::kInfo)) {
-      log::Info("User {} ({}) connected with connection {}", Escaped(identity.username), Escaped(identity.user_id),
-                NameOf(socket.slot));
+      log::Info("User {} ({}) connected with connection {}", Escaped(shard_.username(socket.slot)),
+                Escaped(shard_.user_id(socket.slot)), NameOf(socket.slot));
     }
   }
-  void OnText(SocketId socket, std::string_view text) override { shard_.OnClientText(ReadClocks(), socket.slot, text); }
+  void OnText(SocketId socket, std::string_view text) override {
+    shard_.OnClientText(ReadClocks(), socket.slot, text);
+    if (std::optional<TokenToCheck> check = std::exchange(token_to_check_, std::nullopt)) {
+      JudgeToken(check->socket, check->token, /*may_wait_for_keys=*/true);
+    }
+  }
+  // Mostly at once, so that what the client sends next finds it judged.
+  void JudgeToken(SocketId socket, const std::string& token, bool may_wait_for_keys) {
+    const Now now = ReadClocks();
+    TokenCheck check{TokenCheck::Outcome::kUnavailable};
+    TokenVerdict verdict;
+    if (const auto keys = context_.keys.Current(); keys != nullptr) {
+      verdict = context_.gate.Verify(token, *keys, now.wall);
+      const auto* rejection = std::get_if<Rejection>(&verdict);
+      const bool unknown_key = rejection != nullptr && rejection->fault == TokenFault::kUnknownKey;
+      auto answer = RefreshAnswer::kPointless;
+      if (unknown_key && may_wait_for_keys) {
+        answer = AfterKeyRefresh(rejection->kid, [this, socket, token] {
+          JudgeToken(socket, token, /*may_wait_for_keys=*/false);
+          link_.Flush();
+        });
+      }
+      if (answer == RefreshAnswer::kWaiting) return;
+      if (answer == RefreshAnswer::kPointless) check = CheckOf(verdict);
+    }
+    const bool present = socket.slot < open_.size() && open_[socket.slot].generation == socket.generation;
+    const bool was_unproven = present && shard_.user_id(socket.slot).empty();
+    shard_.OnTokenChecked(now, socket.slot, socket.generation, check);
+    if (!was_unproven || shard_.user_id(socket.slot).empty()) return;
+    sockets_->LimitMessages(socket, context_.config.message_bytes_max);
+    Welcome(socket);
+  }
+  void OnBytes(SocketId socket, size_t bytes) override { shard_.OnBytesReceived(ReadClocks(), socket.slot, bytes); }
   void OnControlFrame(SocketId socket) override { shard_.OnControlFrame(ReadClocks(), socket.slot); }
   void OnClosed(SocketId socket, uint16_t code) override {
-    if (connection_lines.Admit(log::Level::kWarning)) {
+    const bool proven = !shard_.user_id(socket.slot).empty();
+    if (proven && connection_lines.Admit(log::Level::kWarning)) {
       log::Warning("User {} ({}) disconnected, connection {}, code {}", Escaped(shard_.username(socket.slot)),
                    Escaped(shard_.user_id(socket.slot)), NameOf(socket.slot), code);
     }
@@ -250,6 +356,9 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
   }
   void Close(uint32_t slot, uint16_t code, std::string_view reason) override {
     sockets_->Close(SocketId{slot, open_[slot].generation}, code, reason);
+  }
+  void CheckToken(uint32_t slot, std::string_view token) override {
+    token_to_check_ = {SocketId{slot, open_[slot].generation}, std::string(token)};
   }
   void DrainEdge(milliseconds window) override { context_.drain_edge(window); }
   void SetLogLevel(link::v1::LogLevel level) override {
@@ -387,6 +496,15 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
     stats_.presence_coalesced.Set(c.presence_coalesced);
     stats_.link_losses.Set(c.link_losses);
     stats_.resyncs.Set(c.resyncs);
+    stats_.tokens_renewed.Set(c.tokens_renewed);
+    stats_.tokens_refused.Set(c.tokens_refused);
+    stats_.expired_closes.Set(c.expired_closes);
+    stats_.unproven_closes.Set(c.unproven_closes);
+    stats_.unproven_refused.Set(c.unproven_refused);
+    stats_.frames_over_frames.Set(c.frames_over_frames);
+    stats_.frames_over_bytes.Set(c.frames_over_bytes);
+    stats_.rate_closes.Set(c.rate_closes);
+    stats_.rooms_over_limit.Set(c.rooms_over_limit);
   }
 
   void AwaitDrained(SteadyTime deadline, std::function<void()> done) {
@@ -416,10 +534,13 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
   }
 
   Rest::Sources RestSources() {
-    return {.service_name = context_.config.service_name,
-            .health = [this] { return HealthOf(context_); },
-            .metrics = [this] { return context_.metrics.Text(); },
-            .keys = [this] { return context_.keys.Current(); }};
+    return {
+        .service_name = context_.config.service_name,
+        .health = [this] { return HealthOf(context_); },
+        .metrics = [this] { return context_.metrics.Text(); },
+        .keys = [this] { return context_.keys.Current(); },
+        .after_key_refresh = [this](std::string_view kid,
+                                    std::function<void()> again) { return AfterKeyRefresh(kid, std::move(again)); }};
   }
 
   static Health HealthOf(const EdgeContext& context) {
@@ -440,6 +561,7 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
   EdgeContext& context_;
   const uint32_t index_;
   ShardStats& stats_;
+  ClientAddresses clients_;
 
   asio::io_context io_{1};
   Shard shard_;
@@ -453,7 +575,7 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
 
   struct Admitted {
     uint32_t generation = 0;
-    Identity identity;
+    std::optional<Identity> identity;  // none: it is to be shown by the first message
   };
   absl::flat_hash_map<uint32_t, Admitted> admitted_;  // by slot, between Upgrade and OnOpen
   // What the log and the calls to the sockets need of the open connection in each slot.
@@ -463,6 +585,11 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
     uint8_t lines = 0;  // written since then
   };
   std::vector<Open> open_;
+  struct TokenToCheck {
+    SocketId socket;
+    std::string token;
+  };
+  std::optional<TokenToCheck> token_to_check_;  // of the message that is being handled
 
   const link::v1::CoreFrame* command_frame_ = nullptr;
   int next_command_ = 0;

@@ -15,12 +15,15 @@
 
 #include "absl/status/statusor.h"
 #include "common/key_source.h"
+#include "common/logout_token.h"
 #include "common/metrics.h"
+#include "edge/address_limits.h"
 #include "edge/config.h"
 #include "edge/core_link.h"
 #include "edge/gate.h"
 #include "edge/shard_stats.h"
 #include "edge/socket_loop.h"
+#include "edge/trusted_proxies.h"
 
 namespace presence::edge {
 
@@ -28,13 +31,17 @@ struct EdgeContext {
   Config config;
   uint64_t incarnation = 0;  // random, of this process
   Gate gate;
+  LogoutTokenVerifier logout_tokens;
   KeySource& keys;
+  TrustedProxies proxies;
+  AddressLimits addresses;                         // of all shards
   std::vector<std::unique_ptr<ShardStats>> stats;  // one for each shard
   MetricsPage metrics;
   LinkCredentials link;
-  std::string version;                // of the program, for operators
-  int64_t started_ms = 0;             // of the process, since the Unix epoch, for operators
-  std::atomic<bool> draining{false};  // by a signal or by DrainEdge: no newcomers, /health says 503
+  std::shared_ptr<TlsFiles> service_tls = nullptr;  // for clients; null: they speak plainly
+  std::string version;                              // of the program, for operators
+  int64_t started_ms = 0;                           // of the process, since the Unix epoch, for operators
+  std::atomic<bool> draining{false};                // by a signal or by DrainEdge: no newcomers, /health says 503
   // Sends the clients of all shards away over this time; a second call, and one while the process ends, changes nothing. For the
   // shards' threads, once they are started.
   std::function<void(std::chrono::milliseconds window)> drain_edge = {};

@@ -3,6 +3,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -14,6 +15,7 @@ namespace {
 constexpr size_t kUnbounded = SIZE_MAX;
 constexpr uint16_t kCloseUnsupportedData = 1003;
 constexpr uint16_t kCloseAbnormal = 1006;
+constexpr uint16_t kClosePolicyViolation = 1008;
 constexpr uint16_t kCloseTryAgainLater = 1013;
 
 // A peer that sends pings and reads nothing would make us keep a pong of 2 bytes, and 50 more to hold it, for each; one
@@ -29,18 +31,20 @@ bool IsPong(std::string_view frame) {
 
 EpollSocketLoop::IoResult EpollSocketLoop::ReadSome(Socket& socket) {
   using Outcome = IoResult::Outcome;
+  if (socket.tls != nullptr) return ReadTls(socket);
   ssize_t bytes;
   do {
     bytes = recv(socket.descriptor, read_buffer_.get(), kReadBufferBytes, 0);
   } while (bytes < 0 && errno == EINTR);
-  if (bytes > 0) return {Outcome::kDone, static_cast<size_t>(bytes)};
+  if (bytes > 0) return {Outcome::kDone, static_cast<size_t>(bytes), static_cast<size_t>(bytes)};
   if (bytes == 0) return {Outcome::kEnd};
   return {errno == EAGAIN ? Outcome::kWouldBlock : Outcome::kError};
 }
 
-// The first `buffers` of buffers_. What writev does, and no SIGPIPE.
-EpollSocketLoop::IoResult EpollSocketLoop::WriteSome(Socket& socket, size_t buffers) {
+// The first `buffers` of buffers_, which hold `size` bytes. What writev does, and no SIGPIPE.
+EpollSocketLoop::IoResult EpollSocketLoop::WriteSome(Socket& socket, size_t buffers, size_t size) {
   using Outcome = IoResult::Outcome;
+  if (socket.tls != nullptr) return WriteTls(socket, buffers);
   msghdr message{};
   message.msg_iov = buffers_.data();
   message.msg_iovlen = buffers;
@@ -48,23 +52,29 @@ EpollSocketLoop::IoResult EpollSocketLoop::WriteSome(Socket& socket, size_t buff
   do {
     bytes = sendmsg(socket.descriptor, &message, MSG_NOSIGNAL);
   } while (bytes < 0 && errno == EINTR);
-  if (bytes >= 0) return {Outcome::kDone, static_cast<size_t>(bytes)};
-  return {errno == EAGAIN ? Outcome::kWouldBlock : Outcome::kError};
+  if (bytes < 0) return {errno == EAGAIN ? Outcome::kWouldBlock : Outcome::kError};
+  const auto taken = static_cast<size_t>(bytes);
+  return {taken < size ? Outcome::kWouldBlock : Outcome::kDone, taken};
 }
 
 EpollSocketLoop::IoResult EpollSocketLoop::Read(Socket& socket) {
   const IoResult result = ReadSome(socket);
   switch (result.outcome) {
-    case IoResult::Outcome::kDone:
+    case IoResult::Outcome::kDone: {
       counters_.bytes_in.Add(result.bytes);
-      // What comes after a short read raises a new event; except for an end that was announced before it.
-      socket.readable = result.bytes == kReadBufferBytes || socket.read_to_end;
+      // What comes after a short read raises a new event; except for an end that was announced before it, and for what
+      // TLS holds.
+      const bool more = socket.tls != nullptr ? socket.tls->more() : result.bytes == kReadBufferBytes;
+      socket.readable = more || socket.read_to_end;
       break;
+    }
     case IoResult::Outcome::kEnd:
       socket.peer_ended = true;
       socket.readable = false;
       break;
     case IoResult::Outcome::kWouldBlock:
+      socket.readable = socket.tls != nullptr && HasMore(*socket.tls, socket);
+      break;
     case IoResult::Outcome::kError:
       socket.readable = false;
       break;
@@ -77,15 +87,26 @@ void EpollSocketLoop::ReadWebsocket(Socket& socket) {
   const IoResult result = Read(socket);
   switch (result.outcome) {
     case IoResult::Outcome::kDone:
-      socket.engine->Feed({read_buffer_.get(), result.bytes});
-      break;
-    case IoResult::Outcome::kWouldBlock:
+    case IoResult::Outcome::kWouldBlock:  // TLS may have taken bytes for itself
+      FeedWebsocket(socket, {read_buffer_.get(), result.bytes}, result.taken);
       break;
     case IoResult::Outcome::kEnd:
     case IoResult::Outcome::kError:
       return Terminate(socket);
   }
   if (socket.readable) MarkReady(socket);
+}
+
+// `taken`: what they were on the wire, which is what the peer is charged for.
+void EpollSocketLoop::FeedWebsocket(Socket& socket, std::string_view bytes, size_t taken) {
+  if (socket.state == SocketState::kOpen) {
+    if (taken > 0) handler_.OnBytes(socket.id(), taken);
+  } else if (socket.state == SocketState::kClosing) {
+    socket.closing_bytes += static_cast<uint32_t>(taken);
+    if (socket.closing_bytes > kClosingBytesMax) Finish(socket);
+  }
+  const bool wanted = socket.state == SocketState::kOpen || socket.state == SocketState::kClosing;
+  if (wanted && !bytes.empty()) socket.engine->Feed(bytes);
 }
 
 void EpollSocketLoop::Discard(Socket& socket) {
@@ -140,15 +161,20 @@ void EpollSocketLoop::WriteQueued(Socket& socket) {
   const size_t bytes = socket.queue.Gather(kBuffersPerWriteMax, [this, &buffers](std::string_view frame) {
     buffers_[buffers++] = {const_cast<char*>(frame.data()), frame.size()};
   });
-  if (buffers == 0) return;
-  const IoResult result = WriteSome(socket, buffers);
+  if (buffers == 0) {
+    if (socket.state == SocketState::kFinishing) Drained(socket);  // TLS had no room for its last word
+    return;
+  }
+  const IoResult result = WriteSome(socket, buffers, bytes);
   counters_.writev_calls.Add();
   if (result.outcome == IoResult::Outcome::kError) return Terminate(socket);
   counters_.bytes_out.Add(result.bytes);
   counters_.frames_written.Add(socket.queue.Consume(result.bytes));
-  if (result.bytes < bytes) {
-    // A long answer over a slow line has its time-out for each piece, not for the whole.
-    const bool last_bytes = socket.state == SocketState::kFinishing || socket.deadline == DeadlineKind::kKeepAlive;
+  if (result.outcome == IoResult::Outcome::kWouldBlock) {
+    // A long answer over a slow line has its time-out for each piece, not for the whole. What a WebSocket leaves in its
+    // queue has not: who is closed for being slow, or worse, does not stay by being slow.
+    const bool last_answer = socket.state == SocketState::kFinishing && socket.engine == nullptr;
+    const bool last_bytes = last_answer || socket.deadline == DeadlineKind::kKeepAlive;
     if (last_bytes && result.bytes > 0) SetDeadline(socket, socket.deadline);
     Block(socket);
   } else if (!socket.queue.empty()) {
@@ -178,9 +204,18 @@ void EpollSocketLoop::CloseSlow(Socket& socket) {
   BeginClose(socket, kCloseTryAgainLater, "slow consumer");
 }
 
+void EpollSocketLoop::LimitMessages(SocketId id, size_t bytes_max) {
+  Socket* socket = table_.Find(id);
+  if (socket == nullptr || socket->state != SocketState::kOpen) return;
+  socket->engine->LimitMessages(std::min(bytes_max, options_.message_bytes_max));
+}
+
 void EpollSocketLoop::Close(SocketId id, uint16_t code, std::string_view reason) {
   Socket* socket = table_.Find(id);
-  if (socket != nullptr && socket->state == SocketState::kOpen) BeginClose(*socket, code, reason);
+  if (socket == nullptr || socket->state != SocketState::kOpen) return;
+  BeginClose(*socket, code, reason);
+  // Whoever broke a policy may not listen either: what it still sends is not even parsed. It has our close frame, and then our end.
+  if (code == kClosePolicyViolation) Finish(*socket);
 }
 
 void EpollSocketLoop::BeginClose(Socket& socket, uint16_t code, std::string_view reason) {
@@ -208,14 +243,14 @@ void EpollSocketLoop::Drained(Socket& socket) {
     if (socket.readable || !socket.http->input.empty()) MarkReady(socket);
     return;
   }
-  if (socket.state != SocketState::kFinishing) return;
+  if (socket.state != SocketState::kFinishing || !EndTls(socket)) return;
   if (socket.peer_ended) return Terminate(socket);
   // A descriptor that is closed with unread input resets the connection, and the peer may lose our last bytes with it
   // (RFC 9112, section 9.6). So: only our side ends, and whatever still comes is read and dropped until the peer's
   // does.
   shutdown(socket.descriptor, SHUT_WR);
   socket.state = SocketState::kDraining;
-  SetDeadline(socket, DeadlineKind::kClose);
+  SetDeadline(socket, DeadlineKind::kDrain);
   MarkOver(socket);
   socket.readable = true;
   MarkReady(socket);
@@ -230,6 +265,7 @@ void EpollSocketLoop::Terminate(Socket& socket) {
     const linger abort{1, 0};
     setsockopt(socket.descriptor, SOL_SOCKET, SO_LINGER, &abort, sizeof(abort));
   }
+  socket.tls.reset();
   close(std::exchange(socket.descriptor, -1));  // which takes it out of the epoll set
   socket.queue.Clear();
   SetDeadline(socket, DeadlineKind::kNone);
@@ -259,7 +295,8 @@ void EpollSocketLoop::EngineOpened(Socket& socket) {
   counters_.upgrades.Add();
   socket.state = SocketState::kOpen;
   if (const auto& farewell = socket.http->farewell; farewell.has_value()) {
-    return BeginClose(socket, farewell->code, farewell->reason);
+    BeginClose(socket, farewell->code, farewell->reason);
+    return Finish(socket);  // whoever was never let in is not listened to, either
   }
   socket.announced = true;
   ++open_connections_;

@@ -53,7 +53,7 @@ void EpollSocketLoop::ServeHttp(Socket& socket) {
 bool EpollSocketLoop::ServeOneRequest(Socket& socket) {
   HttpConversation& http = *socket.http;
   if (http.input.empty()) return false;
-  absl::StatusOr<std::optional<HttpParsed>> parsed = ParseHttpRequest(http.input);
+  absl::StatusOr<std::optional<HttpParsed>> parsed = ParseHttpRequest(http.input, options_.head_bytes_max);
   if (!parsed.ok()) {
     const auto message = parsed.status().message();
     Refuse(socket, HttpStatusOf(parsed.status()), {message.data(), message.size()});
@@ -85,6 +85,7 @@ void EpollSocketLoop::ReadHttp(Socket& socket) {
 
 void EpollSocketLoop::Refuse(Socket& socket, int status, std::string_view error) {
   counters_.requests_refused.Add();
+  if (status == 431) counters_.heads_too_long.Add();
   QueueAnswer(socket, JsonError(status, error), /*keep_alive=*/false);
 }
 
@@ -100,13 +101,13 @@ void EpollSocketLoop::Respond(SocketId id, const HttpResponse& response) {
   if (socket == nullptr) return;
   // Whoever asked for a WebSocket and does not get it may have sent frames already: they are no request.
   const HttpConversation& http = *socket->http;
-  QueueAnswer(*socket, response, http.keep_alive && !http.upgrade && !socket->peer_ended);
+  QueueAnswer(*socket, response, http.keep_alive && !response.close && !http.upgrade && !socket->peer_ended);
 }
 
 void EpollSocketLoop::QueueAnswer(Socket& socket, const HttpResponse& response, bool keep_alive) {
   HttpConversation& http = *socket.http;
-  socket.queue.Push(FrameRef::Raw(SerializeHttpResponse(response, keep_alive, http.head_request)), SendPolicy(),
-                    kUnbounded);
+  socket.queue.Push(FrameRef::Raw(SerializeHttpResponse(response, keep_alive, http.head_request, strict_transport_)),
+                    SendPolicy(), kUnbounded);
   http.phase = Phase::kReading;
   http.head_request = false;
   if (!keep_alive) return Finish(socket);
@@ -145,7 +146,7 @@ void EpollSocketLoop::OpenEngine(Socket& socket) {
   }
   // A client may send frames behind its request: they came in the same read.
   if ((socket.state == SocketState::kOpen || socket.state == SocketState::kClosing) && !http.input.empty()) {
-    socket.engine->Feed(http.input);
+    FeedWebsocket(socket, http.input, http.input.size());
   }
   socket.http.reset();
   if (socket.readable) MarkReady(socket);

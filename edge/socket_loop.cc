@@ -1,5 +1,6 @@
 #include "edge/socket_loop.h"
 
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -31,10 +32,23 @@ SocketId IdOf(uint64_t key) {
   return {static_cast<uint32_t>(key), static_cast<uint32_t>(key >> 32)};
 }
 
+// The cheapest end: nothing is left of it here, TIME_WAIT included.
+void Reset(int descriptor) {
+  const linger abort{1, 0};
+  setsockopt(descriptor, SOL_SOCKET, SO_LINGER, &abort, sizeof(abort));
+  close(descriptor);
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<SocketLoop>> SocketLoop::Listen(asio::io_context& io, const SocketLoopOptions& options,
                                                                SocketLoopHandler& handler) {
+  std::unique_ptr<TlsServer> tls;
+  if (options.tls != nullptr) {
+    absl::StatusOr<std::unique_ptr<TlsServer>> made = TlsServer::Create(options.tls);
+    if (!made.ok()) return made.status();
+    tls = *std::move(made);
+  }
   absl::StatusOr<std::unique_ptr<Listener>> listener = Listener::Open(options);
   if (!listener.ok()) return listener.status();
   const int epoll_descriptor = epoll_create1(EPOLL_CLOEXEC);
@@ -42,7 +56,8 @@ absl::StatusOr<std::unique_ptr<SocketLoop>> SocketLoop::Listen(asio::io_context&
     return absl::UnavailableError("epoll_create1: " + std::generic_category().message(errno));
   }
   try {
-    auto loop = std::make_unique<EpollSocketLoop>(io, options, handler, *std::move(listener), epoll_descriptor);
+    auto loop =
+        std::make_unique<EpollSocketLoop>(io, options, handler, *std::move(listener), std::move(tls), epoll_descriptor);
     if (absl::Status status = loop->Start(); !status.ok()) return status;
     return loop;
   } catch (const std::exception& e) {
@@ -51,7 +66,8 @@ absl::StatusOr<std::unique_ptr<SocketLoop>> SocketLoop::Listen(asio::io_context&
 }
 
 EpollSocketLoop::EpollSocketLoop(asio::io_context& io, const SocketLoopOptions& options, SocketLoopHandler& handler,
-                                 std::unique_ptr<Listener> listener, int epoll_descriptor)
+                                 std::unique_ptr<Listener> listener, std::unique_ptr<TlsServer> tls,
+                                 int epoll_descriptor)
     : options_(options),
       handler_(handler),
       table_(*this),
@@ -62,7 +78,13 @@ EpollSocketLoop::EpollSocketLoop(asio::io_context& io, const SocketLoopOptions& 
       timer_(io),
       request_deadlines_(options.request_timeout),
       keep_alive_deadlines_(options.keep_alive_timeout),
-      close_deadlines_(options.close_timeout) {}
+      close_deadlines_(options.close_timeout),
+      drain_deadlines_(options.close_timeout),
+      tls_(std::move(tls)),
+      record_buffer_(tls_ != nullptr ? std::make_unique<char[]>(TlsStream::kRecordBytesMax) : nullptr),
+      strict_transport_(options.strict_transport_age.count() > 0
+                            ? "max-age=" + std::to_string(options.strict_transport_age.count())
+                            : "") {}
 
 EpollSocketLoop::~EpollSocketLoop() {
   for (uint32_t slot = 0; slot < table_.slots(); ++slot) {
@@ -120,7 +142,8 @@ void EpollSocketLoop::Turn() {
   ReportOver();
   const bool all_taken = TakeEvents();
   ServeReady();
-  if ((all_taken && ready_.empty()) || ++expiry_postponed_turns_ > kExpiryPostponedTurnsMax) {
+  ServeHandshakes();
+  if ((all_taken && ready_.empty() && handshakes_.empty()) || ++expiry_postponed_turns_ > kExpiryPostponedTurnsMax) {
     expiry_postponed_turns_ = 0;
     if (!ExpireDeadlines()) more_to_do_ = true;
   } else {
@@ -134,7 +157,7 @@ void EpollSocketLoop::Turn() {
 
 void EpollSocketLoop::EndTurn() {
   ArmTimer();
-  if (more_to_do_ || !ready_.empty() || !dirty_.empty() || !over_.empty()) {
+  if (more_to_do_ || !ready_.empty() || !dirty_.empty() || !over_.empty() || !handshakes_.empty()) {
     ScheduleTurn();  // which looks at the epoll set itself
   } else if (!turn_posted_) {
     WatchEpollSet();
@@ -171,6 +194,10 @@ void EpollSocketLoop::TakeEvent(Socket& socket, uint32_t events) {
   if ((events & EPOLLOUT) != 0 && socket.blocked) {
     socket.blocked = false;
     MarkDirty(socket);
+    if (socket.tls != nullptr && socket.tls->read_waits_for_room()) {
+      socket.readable = true;
+      MarkReady(socket);
+    }
   }
 }
 
@@ -185,6 +212,7 @@ void EpollSocketLoop::ServeReady() {
 }
 
 void EpollSocketLoop::Serve(Socket& socket) {
+  if (AwaitsHandshake(socket)) return MarkHandshake(socket);
   switch (socket.state) {
     case SocketState::kHttp:
       return ServeHttp(socket);
@@ -216,6 +244,7 @@ void EpollSocketLoop::ReportOver() {
     socket.http.reset();
     if (socket.state == SocketState::kDead) {
       counters_.sockets_closed.Add();
+      handler_.OnReleased(socket.id());
       table_.Free(socket);
     }
   }
@@ -224,7 +253,7 @@ void EpollSocketLoop::ReportOver() {
 // --- accepting
 
 void EpollSocketLoop::AcceptClients() {
-  for (size_t i = 0; i < kAcceptsPerTurnMax; ++i) {
+  for (size_t i = 0; i < kAcceptsPerTurnMax && listener_ != nullptr; ++i) {
     const Listener::Accepted accepted = listener_->Accept();
     switch (accepted.outcome) {
       case Listener::Outcome::kNobody:
@@ -235,31 +264,58 @@ void EpollSocketLoop::AcceptClients() {
         counters_.sockets_refused.Add();
         break;
       case Listener::Outcome::kAccepted:
-        if (!Admit(accepted.descriptor)) {
-          counters_.sockets_refused.Add();
-          close(accepted.descriptor);
-        }
+        if (!Admit(accepted)) counters_.sockets_refused.Add();
         break;
     }
   }
 }
 
-bool EpollSocketLoop::Admit(int descriptor) {
-  if (table_.in_use() >= options_.sockets_max) return false;
+// False: it was one too many, and is closed.
+bool EpollSocketLoop::Admit(const Listener::Accepted& accepted) {
+  const int descriptor = accepted.descriptor;
+  MakeRoomForSockets();
+  if (table_.in_use() >= options_.sockets_max) {
+    close(descriptor);
+    return false;
+  }
   Socket& socket = table_.Allocate();
+  if (!handler_.OnAccepted(socket.id(), accepted.peer)) {
+    table_.Return(socket);  // generations are not for those who are turned away, as many as may come
+    Reset(descriptor);
+    return false;
+  }
   epoll_event event{};
   event.events = EPOLLIN | EPOLLRDHUP | EPOLLET;  // EPOLLOUT comes with the first blocked write, see Block
   event.data.u64 = socket.event_key();
   if (epoll_ctl(epoll_set_.native_handle(), EPOLL_CTL_ADD, descriptor, &event) != 0) {
+    handler_.OnReleased(socket.id());
     table_.Free(socket);
+    close(descriptor);
     return false;
   }
   socket.descriptor = descriptor;
   socket.state = SocketState::kHttp;
   socket.http = std::make_unique<HttpConversation>();
+  MakeRoomForRequests();
   SetDeadline(socket, DeadlineKind::kRequest);
   counters_.sockets_accepted.Add();
   return true;
+}
+
+// Who has all that it was sent, and lingers, keeps nobody out.
+void EpollSocketLoop::MakeRoomForSockets() {
+  if (table_.in_use() < options_.sockets_max || waiting_[static_cast<size_t>(DeadlineKind::kDrain)] == 0) return;
+  Terminate(static_cast<Socket&>(*drain_deadlines_.First()));
+  ReportOver();  // which frees its slot: no call of an engine is on the stack here, either
+}
+
+// A thousand sockets that say nothing keep nobody out: they go first.
+void EpollSocketLoop::MakeRoomForRequests() {
+  const size_t silent = waiting_[static_cast<size_t>(DeadlineKind::kRequest)];
+  const size_t idle = waiting_[static_cast<size_t>(DeadlineKind::kKeepAlive)];
+  if (silent + idle < options_.pending_max || silent + idle == 0) return;
+  counters_.pending_closed.Add();
+  Terminate(static_cast<Socket&>(*(silent >= idle ? request_deadlines_ : keep_alive_deadlines_).First()));
 }
 
 // The listener is level-triggered, so that a turn may leave clients for the next one; hence it has to be taken out to
@@ -281,11 +337,14 @@ bool EpollSocketLoop::WatchListener() {
 // --- deadlines
 
 void EpollSocketLoop::SetDeadline(Socket& socket, DeadlineKind kind) {
+  if (socket.deadline != DeadlineKind::kNone) --waiting_[static_cast<size_t>(socket.deadline)];
+  if (kind != DeadlineKind::kNone) ++waiting_[static_cast<size_t>(kind)];
   socket.deadline = kind;
   if (kind == DeadlineKind::kNone) return DeadlineList::Remove(socket);
   DeadlineList& list = kind == DeadlineKind::kRequest     ? request_deadlines_
                        : kind == DeadlineKind::kKeepAlive ? keep_alive_deadlines_
-                                                          : close_deadlines_;
+                       : kind == DeadlineKind::kClose     ? close_deadlines_
+                                                          : drain_deadlines_;
   list.Add(socket, std::chrono::steady_clock::now());
   if (!in_turn_) ArmTimer();
 }
@@ -298,7 +357,7 @@ bool EpollSocketLoop::ExpireDeadlines() {
     if (!WatchListener()) accept_retries_.Add(accept_retry_, now);
   }
   size_t expired = 0;
-  for (DeadlineList* list : {&request_deadlines_, &keep_alive_deadlines_, &close_deadlines_}) {
+  for (DeadlineList* list : {&request_deadlines_, &keep_alive_deadlines_, &close_deadlines_, &drain_deadlines_}) {
     while (DeadlineNode* node = list->FirstDue(now)) {
       if (++expired > kExpiredPerTurnMax) return false;
       Expire(static_cast<Socket&>(*node));
@@ -313,7 +372,7 @@ void EpollSocketLoop::Expire(Socket& socket) {
   if (kind == DeadlineKind::kRequest) {
     counters_.request_timeouts.Add();
     if (!socket.http->input.empty()) return Refuse(socket, 408, "The request took too long");
-  } else if (kind == DeadlineKind::kClose && socket.state != SocketState::kDraining) {
+  } else if (kind == DeadlineKind::kClose) {
     counters_.close_timeouts.Add();
   }
   Terminate(socket);
@@ -321,7 +380,7 @@ void EpollSocketLoop::Expire(Socket& socket) {
 
 void EpollSocketLoop::ArmTimer() {
   const SteadyTime due = std::min({request_deadlines_.NextDue(), keep_alive_deadlines_.NextDue(),
-                                   close_deadlines_.NextDue(), accept_retries_.NextDue()});
+                                   close_deadlines_.NextDue(), drain_deadlines_.NextDue(), accept_retries_.NextDue()});
   // A timer that fires too early finds nothing due and is armed again; most deadlines are removed long before they are
   // due.
   if (due >= timer_due_) return;

@@ -53,21 +53,27 @@ Socket& SocketTable::Allocate() {
   return socket;
 }
 
+void SocketTable::Return(Socket& socket) {
+  free_.push_back(socket.slot);
+  --in_use_;
+}
+
 void SocketTable::Free(Socket& socket) {
   DeadlineList::Remove(socket);
   socket.queue.Clear();
   socket.engine.reset();
   socket.http.reset();
+  socket.tls.reset();
   socket.descriptor = -1;
   ++socket.generation;
+  socket.closing_bytes = 0;
   socket.close_code = 0;
   socket.state = SocketState::kFree;
   socket.deadline = DeadlineKind::kNone;
   socket.readable = socket.read_to_end = socket.peer_ended = false;
   socket.blocked = socket.watches_out = false;
   socket.announced = socket.engine_ended = false;
-  free_.push_back(socket.slot);
-  --in_use_;
+  Return(socket);
 }
 
 }  // namespace presence::edge

@@ -17,6 +17,7 @@
 
 #include "edge/deadline_list.h"
 #include "edge/socket_loop.h"
+#include "edge/tls_stream.h"
 #include "edge/websocket_engine.h"
 #include "edge/write_queue.h"
 
@@ -35,7 +36,7 @@ enum class SocketState : uint8_t {
   kDead,       // the descriptor is closed; the slot is freed in a later turn
 };
 
-enum class DeadlineKind : uint8_t { kNone, kRequest, kKeepAlive, kClose };
+enum class DeadlineKind : uint8_t { kNone, kRequest, kKeepAlive, kClose, kDrain };
 
 // Until the upgrade.
 struct HttpConversation {
@@ -76,7 +77,9 @@ class Socket final : public WebsocketEngineHandler, public DeadlineNode {
   WriteQueue queue;
   std::unique_ptr<WebsocketEngine> engine;
   std::unique_ptr<HttpConversation> http;
+  std::unique_ptr<TlsStream> tls;  // from the client's first byte to the last of ours
   int descriptor = -1;
+  uint32_t closing_bytes = 0;  // read since our close frame
   uint32_t slot = 0;
   uint32_t generation = 1;
   uint16_t close_code = 0;  // what OnClosed will say; 0: not known yet
@@ -94,6 +97,7 @@ class Socket final : public WebsocketEngineHandler, public DeadlineNode {
   bool in_ready = false;
   bool in_dirty = false;
   bool in_over = false;
+  bool in_handshakes = false;
 };
 
 // First in, first out.
@@ -116,6 +120,8 @@ class SocketTable {
 
   // A free slot; its state is still kFree.
   Socket& Allocate();
+  // As if it had never been allocated: nobody has heard of this generation. REQUIRES: its state is still kFree.
+  void Return(Socket& socket);
   // All that the socket held is let go, and its generation ends.
   void Free(Socket& socket);
 

@@ -200,6 +200,12 @@ class Engine final : public WebsocketEngine {
     GuardedUnderRules([&] { connection_.send(text.data(), text.size(), opcode::text); });
   }
 
+  void LimitMessages(size_t bytes_max) override {
+    connection_.set_max_message_size(bytes_max);
+    // Called from inside Feed it is for the frames behind the one that is reported, too.
+    if (websocketpp_policies::call_rules.reader == this) websocketpp_policies::call_rules.payload_bytes_max = bytes_max;
+  }
+
   void SendPing(std::string_view payload) override {
     Guarded([&] {
       error_code ec;
@@ -290,6 +296,7 @@ class Engine final : public WebsocketEngine {
   void Guarded(Call&& call) {
     CallRules reading;
     reading.payload_bytes_max = connection_.get_max_message_size();
+    reading.reader = this;
     const ScopedCallRules rules(reading);
     GuardedUnderRules(call);
   }

@@ -72,6 +72,8 @@ class WebsocketEngine {
   virtual void Close(uint16_t code, std::string_view reason) = 0;
   // A message of its own (masked when a client), valid UTF-8. Servers send FrameRef::Text past the engine instead.
   virtual void SendText(std::string_view text) = 0;
+  // From now on a longer message is answered with 1009.
+  virtual void LimitMessages(size_t bytes_max) = 0;
   // At most 125 bytes.
   virtual void SendPing(std::string_view payload) = 0;
 };

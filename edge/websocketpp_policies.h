@@ -43,6 +43,7 @@ namespace presence::edge::websocketpp_policies {
 struct CallRules {
   // Of a message that arrives.
   size_t payload_bytes_max = std::numeric_limits<size_t>::max();
+  const void* reader = nullptr;     // the engine that they are for
   bool await_close_answer = false;  // websocketpp would end at once after sending 1002, 1007, 1008, 1009 or 1011
 };
 inline thread_local CallRules call_rules;
@@ -117,8 +118,8 @@ class Message {
   void set_header(const std::string& header) { header_ = header; }
   const std::string& get_payload() const { return payload_; }
   void append_payload(const void* bytes, size_t size) { payload_.append(static_cast<const char*>(bytes), size); }
-  // websocketpp appends what it reads to this string, at most one read buffer at a time. Its own check of a fragment's
-  // length adds without looking for overflow, and a length near 2^64 passes: hence this one.
+  // websocketpp appends what it reads to this string, at most one read buffer at a time, and has checked the length in
+  // the header before; this is for what it may have overlooked.
   std::string& get_raw_payload() {
     if (payload_.size() > payload_bytes_max_) {
       throw websocketpp::exception(
@@ -402,6 +403,24 @@ struct Config {
 };
 
 }  // namespace presence::edge::websocketpp_policies
+
+// websocketpp answers a length that is not written in the fewest bytes with 1011, as if it were our fault, and adds the length of a further
+// fragment without looking for overflow: near 2^64 it would wait for that much instead of refusing it. This knows the bound.
+template <>
+inline websocketpp::lib::error_code
+websocketpp::processor::hybi13<presence::edge::websocketpp_policies::Config>::validate_incoming_extended_header(
+    frame::basic_header basic, frame::extended_header extended) const {
+  const uint8_t code = frame::get_basic_size(basic);
+  if (code != frame::payload_size_code_16bit && code != frame::payload_size_code_64bit) return {};
+  const uint64_t length = frame::get_payload_size(basic, extended);
+  const uint64_t shorter_max =
+      code == frame::payload_size_code_16bit ? frame::limits::payload_size_basic : frame::limits::payload_size_extended;
+  if (length <= shorter_max) return error::make_error_code(error::protocol_violation);
+  if (length > presence::edge::websocketpp_policies::call_rules.payload_bytes_max) {
+    return error::make_error_code(error::message_too_big);
+  }
+  return {};
+}
 
 // The oldest draft's processor is never made, since Request refuses that version; as it is written it would need HTTP
 // objects that can be copied.

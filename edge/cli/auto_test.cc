@@ -45,7 +45,8 @@ class Steps {
 
   absl::StatusOr<std::string> Connect() {
     const SteadyTime start = std::chrono::steady_clock::now();
-    auto connection = WsConnection::Connect(options_.url, token_, options_.token_place, options_.timeout);
+    auto connection =
+        WsConnection::Connect(options_.url, token_, options_.token_place, options_.timeout, options_.authorities);
     if (!connection.ok()) return connection.status();
     connection_ = *std::move(connection);
     const auto first = NextFrame(options_.timeout);

@@ -81,6 +81,10 @@ std::string PingFrame() {
   return "{\"type\":\"ping\"}";
 }
 
+std::string AuthFrame(std::string_view token) {
+  return "{\"type\":\"auth\",\"token\":" + JsonString(token) + "}";
+}
+
 ServerFrame ParseServerFrame(std::string_view text) {
   ServerFrame frame;
   frame.raw = std::string(text);
@@ -93,6 +97,7 @@ ServerFrame ParseServerFrame(std::string_view text) {
   frame.username = TextMember(root, "username");
   frame.status = TextMember(root, "status");
   frame.timestamp = TextMember(root, "timestamp");
+  frame.expires_at = TextMember(root, "expires_at");
   frame.error = TextMember(root, "error");
   if (const auto code = root.find("code"); code != root.end() && code->is_number_integer())
     frame.code = code->get<int64_t>();
@@ -113,6 +118,8 @@ std::string Describe(const ServerFrame& frame) {
   if (frame.type == "presence") {
     return "presence      " + Shown(frame.username) + " (" + Shown(frame.user_id) + ") is " + Shown(frame.status);
   }
+  if (frame.type == "auth") return "token         " + Shown(frame.status) + ", good until " + Shown(frame.expires_at);
+  if (frame.type == "token_expiring") return "token         ends at " + Shown(frame.expires_at) + ": send a newer one";
   if (frame.type == "error") {
     return "error " + (frame.code ? std::to_string(*frame.code) : std::string("?")) + "     " + Shown(frame.error);
   }
@@ -144,6 +151,8 @@ std::string DescribeClose(uint16_t code) {
       return number + "the server restarts; connect again";
     case 1013:
       return number + "this client read too slowly, or the server is full; connect again later";
+    case 4401:
+      return number + "the token has ended, or its session is logged out; get a new token";
     default:
       return number + "no meaning that this client knows";
   }

@@ -27,11 +27,12 @@ std::string UnsubscribeFrame(const Room& room);
 std::string TypingFrame(const Room& room);
 std::string StatusFrame(std::string_view status);
 std::string PingFrame();
+std::string AuthFrame(std::string_view token);
 
 // A frame from the server, as far as the test client looks into it. Absent and null members are nullopt.
 struct ServerFrame {
   std::string type;  // "" when the frame is not a JSON object with a type
-  std::optional<std::string> channel_id, dm_id, user_id, username, status, timestamp, error;
+  std::optional<std::string> channel_id, dm_id, user_id, username, status, timestamp, expires_at, error;
   std::optional<int64_t> code;
   bool has_both_room_members = false;  // channel_id and dm_id are there, be it as null
   std::string raw;

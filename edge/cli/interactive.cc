@@ -51,6 +51,7 @@ constexpr const char* kHelp =
     "  unsub ROOM           unsubscribe\n"
     "  typing ROOM          say that you are typing\n"
     "  status online|away   the status of this device\n"
+    "  auth TOKEN           a newer token for this connection\n"
     "  ping                 heartbeat; the answer shows the server's time\n"
     "  {\"type\": ...}        any line that begins with { is sent as it is\n"
     "  help                 this text\n"
@@ -150,6 +151,11 @@ class Session {
       Send(StatusFrame(rest));
       return editor_.Print("status is " + rest);
     }
+    if (command == "auth") {
+      if (rest.empty()) return editor_.Print("auth takes a token: `presence-cli token` makes one for development");
+      Send(AuthFrame(rest));
+      return;
+    }
     if (command == "ping") {
       Send(PingFrame());
       return;
@@ -159,7 +165,7 @@ class Session {
       done_ = true;
       return;
     }
-    const auto nearest = Nearest(command, {"sub", "unsub", "typing", "status", "ping", "help", "quit"});
+    const auto nearest = Nearest(command, {"sub", "unsub", "typing", "status", "auth", "ping", "help", "quit"});
     editor_.Print("unknown command \"" + Escaped(command) +
                   "\": " + (nearest ? "did you mean " + *nearest + "?" : "help lists the commands"));
   }
@@ -183,7 +189,8 @@ class Session {
 }  // namespace
 
 absl::Status RunInteractive(const Options& options, const std::string& token) {
-  auto connection = WsConnection::Connect(options.url, token, options.token_place, options.timeout);
+  auto connection =
+      WsConnection::Connect(options.url, token, options.token_place, options.timeout, options.authorities);
   if (!connection.ok()) return connection.status();
   return Session(options, *std::move(connection)).Run();
 }

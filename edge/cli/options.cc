@@ -17,9 +17,9 @@ constexpr std::pair<std::string_view, Command> kCommands[] = {
     {"help", Command::kHelp},
 };
 
-const std::vector<std::string_view> kFlags = {"url",      "token",     "token-in", "timeout", "ping-interval",
-                                              "user",     "name",      "key",      "expires", "issuer",
-                                              "audience", "client-id", "out",      "help"};
+const std::vector<std::string_view> kFlags = {"url",           "ca",       "token",     "token-in", "timeout",
+                                              "ping-interval", "user",     "name",      "key",      "expires",
+                                              "issuer",        "audience", "client-id", "out",      "help"};
 
 absl::Status Wrong(const std::string& message) {
   return absl::InvalidArgumentError(message);
@@ -40,6 +40,7 @@ void TakeEnvironment(const Environment& environment, Options* options) {
     if (auto value = environment(name); value && !value->empty()) *field = First(*value);
   };
   if (auto url = environment("PRESENCE_URL"); url && !url->empty()) options->url = *url;
+  take("PRESENCE_CA", &options->authorities);
   take("PRESENCE_TOKEN", &options->token);
   take("PRESENCE_DEV_KEY", &options->key_path);
   std::string keycloak;
@@ -88,6 +89,7 @@ absl::Status TakeFlag(const std::string& flag, const std::string& value, Options
     return absl::OkStatus();
   }
   std::string* field = flag == "token"       ? &options->token
+                       : flag == "ca"        ? &options->authorities
                        : flag == "user"      ? &options->user
                        : flag == "name"      ? &options->name
                        : flag == "key"       ? &options->key_path
@@ -216,6 +218,7 @@ Commands
 
 Connecting (interactive, auto)
   --url URL        the service                                  [PRESENCE_URL; ws://localhost:8006/ws]
+  --ca FILE        wss: who may have signed the certificate     [PRESENCE_CA; the system's authorities]
   --token TOKEN    who you are                                  [PRESENCE_TOKEN; signed with the development key]
   --token-in WAY   how it is sent: header, url or subprotocol   [header]
   --timeout T      for the handshake, and each answer in auto   [5s]

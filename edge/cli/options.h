@@ -27,6 +27,7 @@ struct Options {
   std::string url = "ws://localhost:8006/ws";
   std::string token;  // empty: signed with the development key
   TokenPlace token_place = TokenPlace::kHeader;
+  std::string authorities;                            // for wss: PEM file with whom to trust; empty: the system's
   Duration timeout = std::chrono::seconds(5);         // for the handshake, and for each answer in `auto`
   Duration ping_interval = std::chrono::seconds(20);  // in `interactive`; zero: only when asked
 
@@ -44,7 +45,7 @@ struct Options {
 
 using Environment = std::function<std::optional<std::string>(const std::string& name)>;
 
-// `arguments`: without the program's name. From the environment: PRESENCE_URL, PRESENCE_TOKEN, PRESENCE_DEV_KEY, and the edge's own
+// `arguments`: without the program's name. From the environment: PRESENCE_URL, PRESENCE_CA, PRESENCE_TOKEN, PRESENCE_DEV_KEY, and the edge's own
 // JWT_ISSUER, KEYCLOAK_URL, KEYCLOAK_REALM, JWT_AUDIENCE and KEYCLOAK_CLIENT_ID, so that a token fits the edge of the same shell.
 absl::StatusOr<Options> ParseOptions(const std::vector<std::string>& arguments, const Environment& environment);
 

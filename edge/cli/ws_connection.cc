@@ -15,6 +15,7 @@
 #include "common/log.h"
 #include "common/percent.h"
 #include "edge/http.h"
+#include "edge/tls_client.h"
 
 namespace presence::edge::cli {
 namespace {
@@ -102,12 +103,13 @@ absl::StatusOr<WsUrl> ParseWsUrl(std::string_view text) {
   const auto wrong = [&](const std::string& why) {
     return absl::InvalidArgumentError("the URL " + Escaped(RedactToken(text)) + " " + why);
   };
-  if (text.substr(0, 6) == "wss://") {
-    return wrong("wants TLS, which this client does not speak: connect to the edge behind the proxy, by ws://");
-  }
-  if (text.substr(0, 5) != "ws://") return wrong("does not begin with ws://: write ws://host:port/ws");
-  text.remove_prefix(5);
   WsUrl url;
+  url.tls = text.substr(0, 6) == "wss://";
+  if (!url.tls && text.substr(0, 5) != "ws://") {
+    return wrong("does not begin with ws:// or wss://: write ws://host:port/ws");
+  }
+  if (url.tls) url.port = "443";
+  text.remove_prefix(url.tls ? 6 : 5);
   const size_t authority_end = std::min(text.find_first_of("/?#"), text.size());
   std::string_view authority = text.substr(0, authority_end);
   const std::string_view rest = text.substr(authority_end);
@@ -131,21 +133,53 @@ absl::StatusOr<WsUrl> ParseWsUrl(std::string_view text) {
 }
 
 absl::StatusOr<std::unique_ptr<WsConnection>> WsConnection::Connect(const std::string& url, const std::string& token,
-                                                                    TokenPlace place, Duration timeout) {
+                                                                    TokenPlace place, Duration timeout,
+                                                                    const std::string& authorities) {
   const auto parsed = ParseWsUrl(url);
   if (!parsed.ok()) return parsed.status();
   if (token.find_first_of("\r\n \t") != std::string::npos) {
     return absl::InvalidArgumentError("the token holds a blank or a line break: give it without, in quotes");
   }
-  const auto fd = ConnectSocket(*parsed, Clock() + timeout);
+  const SteadyTime deadline = Clock() + timeout;
+  const auto fd = ConnectSocket(*parsed, deadline);
   if (!fd.ok()) return fd.status();
   std::unique_ptr<WsConnection> connection(new WsConnection(*fd, timeout));
+  if (parsed->tls) {
+    if (const auto done = connection->HandshakeTls(*parsed, authorities, deadline); !done.ok()) return done;
+  }
   if (const auto done = connection->Handshake(url, token, place); !done.ok()) return done;
   return connection;
 }
 
 WsConnection::~WsConnection() {
+  tls_.reset();
   close(fd_);
+}
+
+absl::Status WsConnection::HandshakeTls(const WsUrl& url, const std::string& authorities, SteadyTime deadline) {
+  const auto client = TlsClient::Create(authorities);
+  if (!client.ok()) return client.status();
+  tls_ = (*client)->Connect(fd_, url.host);
+  if (tls_ == nullptr) return absl::ResourceExhaustedError("there is no memory for TLS");
+  while (true) {
+    switch (tls_->Handshake()) {
+      case TlsStream::Outcome::kDone:
+        return absl::OkStatus();
+      case TlsStream::Outcome::kWouldBlock:
+        if (!WaitFor(fd_, tls_->read_waits_for_room() ? POLLOUT : POLLIN, deadline)) {
+          return absl::DeadlineExceededError(
+              "the server took the connection but did not answer the TLS handshake in time");
+        }
+        break;
+      default: {
+        const std::string& why = tls_->reason();
+        return absl::FailedPreconditionError("the TLS handshake with " + Place(url) + " failed (" +
+                                             (why.empty() ? "the server hung up" : Escaped(why)) +
+                                             "): wss:// needs an edge with SERVICE_TLS_CERT, whose certificate names "
+                                             "that host, and --ca with who signed it");
+      }
+    }
+  }
 }
 
 absl::Status WsConnection::Handshake(const std::string& url, const std::string& token, TokenPlace place) {
@@ -219,16 +253,43 @@ void WsConnection::Break() {
   closed_ = true;
 }
 
+ssize_t WsConnection::Write(std::string_view bytes) {
+  if (tls_ == nullptr) return send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+  const iovec all{const_cast<char*>(bytes.data()), bytes.size()};
+  char record[TlsStream::kRecordBytesMax];
+  const TlsStream::Result result = tls_->Write({&all, 1}, record);
+  if (result.bytes > 0 || result.outcome == TlsStream::Outcome::kDone) return static_cast<ssize_t>(result.bytes);
+  errno = result.outcome == TlsStream::Outcome::kWouldBlock ? EAGAIN : ECONNRESET;
+  return -1;
+}
+
+ssize_t WsConnection::Read(char* buffer, size_t size) {
+  if (tls_ == nullptr) return recv(fd_, buffer, size, 0);
+  const TlsStream::Result result = tls_->Read(buffer, size);
+  switch (result.outcome) {
+    case TlsStream::Outcome::kDone:
+      return static_cast<ssize_t>(result.bytes);
+    case TlsStream::Outcome::kEnd:
+      return 0;
+    case TlsStream::Outcome::kWouldBlock:
+      errno = EAGAIN;
+      return -1;
+    default:
+      errno = ECONNRESET;
+      return -1;
+  }
+}
+
 bool WsConnection::Pump(Duration timeout) {
   const auto want = static_cast<short>(output_.empty() ? POLLIN : POLLIN | POLLOUT);
-  if (!WaitFor(fd_, want, Clock() + timeout)) return false;
+  if (!HoldsMore() && !WaitFor(fd_, want, Clock() + timeout)) return false;
   if (!output_.empty()) {
-    const ssize_t sent = send(fd_, output_.data(), output_.size(), MSG_NOSIGNAL);
+    const ssize_t sent = Write(output_);
     if (sent > 0) output_.erase(0, static_cast<size_t>(sent));
     if (sent < 0 && errno != EAGAIN && errno != EINTR) output_.clear();  // what can be read is still read
   }
   char buffer[16 * 1024];
-  const ssize_t size = recv(fd_, buffer, sizeof buffer, 0);
+  const ssize_t size = Read(buffer, sizeof buffer);
   if (size > 0) {
     const std::string_view bytes(buffer, static_cast<size_t>(size));
     if (!open_ && head_.size() < kHeadBytesMax) head_ += bytes;
@@ -244,7 +305,7 @@ std::optional<WsConnection::Event> WsConnection::Next(Duration timeout) {
   while (events_.empty() && !closed_) {
     if (!Pump(deadline - Clock())) return std::nullopt;
     // Half a frame came: wait on, but not past the deadline.
-    if (events_.empty() && !closed_ && Clock() >= deadline) return std::nullopt;
+    if (events_.empty() && !closed_ && !HoldsMore() && Clock() >= deadline) return std::nullopt;
   }
   if (events_.empty()) return Event{Event::Kind::kClosed, "", close_code_};
   Event event = std::move(events_.front());

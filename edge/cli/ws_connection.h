@@ -1,7 +1,7 @@
 // One WebSocket of a client program: a socket, the engine in client role, and waiting with a deadline.
 //
 // For one thread. Nothing happens between calls: bytes move inside Connect, Next, SendText and Close alone, none of which waits
-// longer than it is told. Plain ws:// only.
+// longer than it is told. Speaks ws:// and wss://.
 #pragma once
 
 #include <cstdint>
@@ -15,14 +15,16 @@
 #include "absl/status/statusor.h"
 #include "common/time.h"
 #include "edge/cli/options.h"
+#include "edge/tls_stream.h"
 #include "edge/websocket_engine.h"
 
 namespace presence::edge::cli {
 
-// Where ws://host[:port]/path[?query] leads; path and query are the engine's business.
+// Where ws://host[:port]/path[?query], or wss://, leads; path and query are the engine's business.
 struct WsUrl {
   std::string host;
-  std::string port = "80";
+  std::string port = "80";  // of wss: 443
+  bool tls = false;
 };
 
 // INVALID_ARGUMENT: no such URL; the message says what is wrong.
@@ -38,9 +40,11 @@ class WsConnection : private WebsocketEngineHandler {
   };
 
   // Returns when the handshake is complete. UNAVAILABLE: nobody listens there, or the name is unknown; DEADLINE_EXCEEDED;
-  // UNAUTHENTICATED: 401; PERMISSION_DENIED: 403; FAILED_PRECONDITION: any other refusal. The messages are for people.
+  // UNAUTHENTICATED: 401; PERMISSION_DENIED: 403; FAILED_PRECONDITION: any other refusal, of TLS, too. The messages are for people.
+  // `authorities`: a PEM file with whom to trust for wss; empty: the system's.
   static absl::StatusOr<std::unique_ptr<WsConnection>> Connect(const std::string& url, const std::string& token,
-                                                               TokenPlace place, Duration timeout);
+                                                               TokenPlace place, Duration timeout,
+                                                               const std::string& authorities = {});
   ~WsConnection() override;
   WsConnection(const WsConnection&) = delete;
   WsConnection& operator=(const WsConnection&) = delete;
@@ -68,14 +72,20 @@ class WsConnection : private WebsocketEngineHandler {
   void OnControlFrame() override {}
   void OnEnded(uint16_t code) override;
 
+  absl::Status HandshakeTls(const WsUrl& url, const std::string& authorities, SteadyTime deadline);
   absl::Status Handshake(const std::string& url, const std::string& token, TokenPlace place);
   absl::Status RefusalFrom(std::string_view head) const;
   // Writes and reads once, after waiting for the socket up to `timeout`. False: nothing moved in time.
   bool Pump(Duration timeout);
+  // Like send and recv, over TLS or not.
+  ssize_t Write(std::string_view bytes);
+  ssize_t Read(char* buffer, size_t size);
+  bool HoldsMore() const { return tls_ != nullptr && tls_->more(); }  // read already, but for the decrypting
   void Break();
 
   const int fd_;
   const Duration timeout_;
+  std::unique_ptr<TlsStream> tls_;  // null: plain
   std::unique_ptr<WebsocketEngine> engine_;
   std::string head_;  // the start of what was read until the handshake is over: tells why it was refused
   std::string output_;

@@ -84,6 +84,11 @@ absl::Status ClientSwarm::OpenAll(std::chrono::seconds patience) {
     if (!address.ok()) return address.status();
     addresses_.push_back(*address);
   }
+  if (options_.tls) {
+    auto tls = edge::TlsClient::Create(options_.authorities);
+    if (!tls.ok()) return tls.status();
+    tls_ = *std::move(tls);
+  }
   size_t next = 0;
   auto progress = std::chrono::steady_clock::now();
   while (open_ < clients_.size()) {
@@ -144,34 +149,80 @@ absl::Status ClientSwarm::HandleEvents(size_t connection, uint32_t events) {
     if (error != 0) {
       return absl::UnavailableError(absl::StrCat("cannot connect: ", std::strerror(error)));
     }
-    client.state = State::kShakingHands;
     epoll_event event{};
     event.events = EPOLLIN;
     event.data.u64 = connection;
     epoll_ctl(epoll_, EPOLL_CTL_MOD, client.fd, &event);
-    std::string request = "GET /ws HTTP/1.1\r\nHost: " + options_.addresses[connection % addresses_.size()] +
-                          "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-                          "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nAuthorization: Bearer " +
-                          options_.token(connection) + "\r\n\r\n";
-    Write(client, connection, request);
-    return absl::OkStatus();
+    if (tls_ == nullptr) return AskForWebsocket(connection);
+    const std::string& address = options_.addresses[connection % addresses_.size()];
+    client.tls = tls_->Connect(client.fd, address.substr(0, address.rfind(':')));
+    client.state = State::kTls;
+    return ShakeHands(connection);
   }
+  if (client.state == State::kTls) return ShakeHands(connection);
   if ((events & EPOLLOUT) != 0) Write(client, connection, {});
   if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0) return Read(connection);
   return absl::OkStatus();
 }
 
+absl::Status ClientSwarm::ShakeHands(size_t connection) {
+  edge::TlsStream& tls = *clients_[connection].tls;
+  switch (tls.Handshake()) {
+    case edge::TlsStream::Outcome::kDone:
+      return AskForWebsocket(connection);
+    case edge::TlsStream::Outcome::kWouldBlock:
+      return absl::OkStatus();
+    default:
+      return absl::UnavailableError(absl::StrCat("the TLS handshake failed: ", tls.reason()));
+  }
+}
+
+absl::Status ClientSwarm::AskForWebsocket(size_t connection) {
+  Client& client = clients_[connection];
+  client.state = State::kShakingHands;
+  std::string request = "GET /ws HTTP/1.1\r\nHost: " + options_.addresses[connection % addresses_.size()] +
+                        "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nAuthorization: Bearer " +
+                        options_.token(connection) + "\r\n\r\n";
+  Write(client, connection, request);
+  return absl::OkStatus();
+}
+
+ssize_t ClientSwarm::Receive(Client& client) {
+  if (client.tls == nullptr) return recv(client.fd, buffer_.data(), buffer_.size(), 0);
+  const edge::TlsStream::Result result = client.tls->Read(buffer_.data(), buffer_.size());
+  if (result.outcome == edge::TlsStream::Outcome::kDone) return static_cast<ssize_t>(result.bytes);
+  errno = result.outcome == edge::TlsStream::Outcome::kWouldBlock ? EAGAIN : ECONNRESET;
+  return result.outcome == edge::TlsStream::Outcome::kEnd ? 0 : -1;
+}
+
+ssize_t ClientSwarm::Transmit(Client& client, std::string_view bytes) {
+  if (client.tls == nullptr) return send(client.fd, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+  const iovec all{const_cast<char*>(bytes.data()), bytes.size()};
+  char record[edge::TlsStream::kRecordBytesMax];
+  return static_cast<ssize_t>(client.tls->Write({&all, 1}, record).bytes);
+}
+
 absl::Status ClientSwarm::Read(size_t connection) {
   Client& client = clients_[connection];
-  const ssize_t got = recv(client.fd, buffer_.data(), buffer_.size(), 0);
-  if (got < 0 && (errno == EAGAIN || errno == EINTR)) return absl::OkStatus();
-  if (got <= 0) {
-    if (client.state != State::kOpen) return absl::UnavailableError("the server hung up during a handshake");
-    Drop(connection, kNoCloseFrame);
-    return absl::OkStatus();
-  }
-  bytes_received_ += got;
-  std::string_view bytes(buffer_.data(), static_cast<size_t>(got));
+  do {
+    const ssize_t got = Receive(client);
+    if (got < 0 && (errno == EAGAIN || errno == EINTR)) return absl::OkStatus();
+    if (got <= 0) {
+      if (client.state != State::kOpen) return absl::UnavailableError("the server hung up during a handshake");
+      Drop(connection, kNoCloseFrame);
+      return absl::OkStatus();
+    }
+    bytes_received_ += got;
+    if (absl::Status status = TakeBytes(connection, {buffer_.data(), static_cast<size_t>(got)}); !status.ok()) {
+      return status;
+    }
+  } while (client.tls != nullptr && client.tls->more());
+  return absl::OkStatus();
+}
+
+absl::Status ClientSwarm::TakeBytes(size_t connection, std::string_view bytes) {
+  Client& client = clients_[connection];
   std::string joined;
   if (!client.input.empty()) {
     joined = std::exchange(client.input, {}).append(bytes);
@@ -267,7 +318,7 @@ void ClientSwarm::SendFrame(size_t connection, uint8_t opcode, std::string_view 
 void ClientSwarm::Write(Client& client, size_t connection, std::string_view bytes) {
   const bool waited = !client.output.empty();
   client.output += bytes;
-  const ssize_t sent = send(client.fd, client.output.data(), client.output.size(), MSG_NOSIGNAL);
+  const ssize_t sent = Transmit(client, client.output);
   if (sent > 0) client.output.erase(0, static_cast<size_t>(sent));  // an error shows when the socket is read
   if (waited == !client.output.empty()) return;
   epoll_event event{};
@@ -278,6 +329,7 @@ void ClientSwarm::Write(Client& client, size_t connection, std::string_view byte
 
 void ClientSwarm::Drop(size_t connection, uint16_t code) {
   Client& client = clients_[connection];
+  client.tls.reset();
   close(std::exchange(client.fd, -1));
   client.state = State::kClosed;
   --open_;

@@ -11,12 +11,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "edge/tls_client.h"
 
 namespace presence::bench {
 
@@ -27,6 +29,8 @@ struct SwarmOptions {
   std::vector<std::string> addresses;  // of edges; connections take turns
   size_t connections = 1000;
   size_t connecting_max = 256;  // handshakes under way at once
+  bool tls = false;             // wss; the certificate must name the address
+  std::string authorities;      // whom to trust for it: a PEM file; empty: the system's
   std::function<const std::string&(size_t connection)> token;
 };
 
@@ -68,9 +72,10 @@ class ClientSwarm {
   int64_t bytes_received() const { return bytes_received_; }
 
  private:
-  enum class State : uint8_t { kIdle, kConnecting, kShakingHands, kOpen, kClosed };
+  enum class State : uint8_t { kIdle, kConnecting, kTls, kShakingHands, kOpen, kClosed };
   struct Client {
     int fd = -1;
+    std::unique_ptr<edge::TlsStream> tls;  // null: plain
     State state = State::kIdle;
     std::string input;   // of an unfinished frame or response head
     std::string output;  // what the socket did not take
@@ -78,7 +83,13 @@ class ClientSwarm {
 
   absl::Status Connect(size_t connection);
   absl::Status HandleEvents(size_t connection, uint32_t events);
+  absl::Status ShakeHands(size_t connection);
+  absl::Status AskForWebsocket(size_t connection);
   absl::Status Read(size_t connection);
+  absl::Status TakeBytes(size_t connection, std::string_view bytes);
+  // Like recv and send.
+  ssize_t Receive(Client& client);
+  ssize_t Transmit(Client& client, std::string_view bytes);
   // Both return how much of `bytes` they used.
   absl::StatusOr<size_t> TakeResponse(size_t connection, std::string_view bytes);
   absl::StatusOr<size_t> TakeFrames(size_t connection, std::string_view bytes);
@@ -90,6 +101,7 @@ class ClientSwarm {
   const SwarmOptions options_;
   SwarmHandler& handler_;
   std::vector<sockaddr_in> addresses_;
+  std::unique_ptr<edge::TlsClient> tls_;
   int epoll_ = -1;
   std::vector<Client> clients_;
   std::vector<char> buffer_;  // one read buffer for all

@@ -52,6 +52,8 @@ absl::StatusOr<std::vector<std::string>> MakeTokens(const LoadOptions& options) 
 SwarmOptions SwarmOptionsOf(const LoadOptions& options, const std::vector<std::string>& tokens) {
   SwarmOptions swarm;
   swarm.addresses = options.edges;
+  swarm.tls = !options.authorities.empty();
+  swarm.authorities = options.authorities;
   swarm.connections = options.connections;
   swarm.connecting_max = options.connecting_max;
   swarm.token = [&tokens](size_t connection) -> const std::string& { return tokens[connection % tokens.size()]; };

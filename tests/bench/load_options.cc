@@ -74,6 +74,7 @@ absl::StatusOr<LoadOptions> ParseLoadOptions(const std::vector<std::string>& arg
   }
   const std::map<std::string, Setter> setters = {
       {"--edge", List(&options.edges)},
+      {"--ca", Text(&options.authorities)},
       {"--connections", Number(&options.connections)},
       {"--connecting", Number(&options.connecting_max)},
       {"--patience", Seconds(&options.patience)},
@@ -120,6 +121,7 @@ std::string LoadHelp() {
 
 For both
   --edge A,B         addresses of edges, IPv4:port; connections take turns     127.0.0.1:8006
+  --ca FILE          speak wss, and trust whom this PEM file holds             ws
   --connections N                                                              1000
   --connecting N     handshakes under way at once                              256
   --patience S       seconds without any progress, then it is a failure        10

@@ -16,6 +16,7 @@ enum class Scenario { kIdle, kFanout };
 struct LoadOptions {
   Scenario scenario = Scenario::kIdle;
   std::vector<std::string> edges = {"127.0.0.1:8006"};
+  std::string authorities;  // wss; empty: ws
   size_t connections = 1000;
   size_t connecting_max = 256;
   std::chrono::seconds patience{10};  // without any progress

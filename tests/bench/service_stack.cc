@@ -140,6 +140,9 @@ absl::Status ServiceStack::StartAll(const std::string& programs) {
                   {"CORE_LINK", *link},
                   {"JWKS_FILE", keys->jwks},
                   {"JWT_ISSUER", "presence-cli"},
+                  // All clients are of one address.
+                  {"WS_CONNECTIONS_PER_ADDRESS", "0"},
+                  {"HANDSHAKES_PER_SECOND_PER_ADDRESS", "0"},
                   // A client that the machine leaves no time is not to be closed as a slow one.
                   {"WS_SEND_BUFFER_BYTES", "64MiB"}});
   if (!status.ok()) return status;

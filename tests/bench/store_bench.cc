@@ -38,6 +38,8 @@ class Answers final : public StoreListener {
     ++count;
     ++outcomes[result.outcome];
   }
+  void OnLogoutKept(uint64_t, bool) override { ++count; }
+  void OnLogoutsRead(const absl::StatusOr<LogoutLog>&) override { ++count; }
   void OnCoresRead(const absl::StatusOr<std::vector<uint64_t>>&) override { ++count; }
   void OnChangesRead(uint64_t, const absl::StatusOr<ChangeLog>&) override { ++count; }
   void OnBus(const link::v1::BusEnvelope&) override {}
@@ -93,6 +95,17 @@ int Run(uint64_t calls, int rounds) {
   }
   while (answers.count < 500) io.run_one();
 
+  // Of one of the devices, which is there as it is, or of another one, which is not let in.
+  store.KeepLogout(1, {{}, "3f2a8c1e-0000-4000-8000-0007", 1'000});
+  const auto write = [&](uint64_t number, std::string_view session, bool another) {
+    PresenceWrite repeat;
+    repeat.key = {another ? 2u : 1u, number % 500};
+    repeat.attach = 1;
+    repeat.user_id = users[number % 500];
+    repeat.session_id = session;
+    repeat.issued_at_ms = 1'000;
+    store.Write(repeat);
+  };
   uint64_t repeated = 0;  // numbers that PublishOnce has used
   std::vector<Kind> kinds{
       {"Publish", [&](uint64_t) { store.Publish(1, envelope, outside); }, {}},
@@ -118,6 +131,9 @@ int Run(uint64_t calls, int rounds) {
        },
        {}},
       {"Announce", [&](uint64_t) { store.Announce(); }, {}},
+      {"Write, no session", [&](uint64_t number) { write(number, {}, false); }, {}},
+      {"Write, with a session", [&](uint64_t number) { write(number, "3f2a8c1e-0000-4000-8000-5e55", false); }, {}},
+      {"Write, refused: logged out", [&](uint64_t number) { write(number, "3f2a8c1e-0000-4000-8000-0007", true); }, {}},
       {"GetPresences of 500, each user",
        [&](uint64_t number) {
          if (number % 500 != 0) return void(++answers.count);

@@ -179,6 +179,25 @@ bool Has(const KeySource& source, std::string_view kid) {
   return keys != nullptr && !keys->Find(kid).empty();
 }
 
+// Requests that are waited for together.
+class Refreshes {
+ public:
+  explicit Refreshes(KeySource& source) : source_(source) {}
+  void Ask(const std::string& kid) {
+    ++asked_;
+    ASSERT_EQ(source_.RequestRefresh(kid, [this] { ++called_; }), RefreshAnswer::kWaiting);
+  }
+  int called() const { return called_; }
+  bool AwaitAll() const {
+    return Await([this] { return called_ == asked_; });
+  }
+
+ private:
+  KeySource& source_;
+  int asked_ = 0;
+  std::atomic<int> called_{0};
+};
+
 class KeySourceTest : public testing::Test {
  protected:
   KeySourceTest() {
@@ -204,6 +223,7 @@ class KeySourceTest : public testing::Test {
     options.retry_min = milliseconds(1);
     options.retry_max = milliseconds(4);
     options.requested_refresh_interval = milliseconds(0);
+    options.unknown_kid_memory = milliseconds(0);
     return options;
   }
   KeySourceOptions FromFile() const {
@@ -214,15 +234,17 @@ class KeySourceTest : public testing::Test {
   }
 
   // Asks for a refresh and waits until that attempt is over.
-  static void Refresh(KeySource& source) {
+  static void Refresh(KeySource& source, std::string_view kid = "wanted") {
     std::mutex mutex;
     std::condition_variable over;
     bool done = false;
-    ASSERT_TRUE(source.RequestRefresh([&] {
-      const std::lock_guard lock(mutex);
-      done = true;
-      over.notify_all();
-    }));
+    ASSERT_EQ(source.RequestRefresh(kid,
+                                    [&] {
+                                      const std::lock_guard lock(mutex);
+                                      done = true;
+                                      over.notify_all();
+                                    }),
+              RefreshAnswer::kWaiting);
     std::unique_lock lock(mutex);
     ASSERT_TRUE(over.wait_for(lock, kPatience, [&] { return done; }));
   }
@@ -347,6 +369,23 @@ TEST_F(KeySourceTest, MaxAgeSaysWhenToFetchAgainWithinBounds) {
   EXPECT_TRUE(other.AwaitRequests(5)) << "a day is cut to refresh_max";
 }
 
+TEST_F(KeySourceTest, WhatACacheOnTheWayHasUsedUpIsTakenOff) {
+  KeyServer server;
+  KeySourceOptions options = FromUrl(server.url());
+  options.refresh_min = milliseconds(1);
+  server.Answer(200, SetWith("k1"), "Cache-Control: max-age=3600\r\nAge: 3600\r\n");
+  const auto source = KeySource::Start(options).value();
+  EXPECT_TRUE(server.AwaitRequests(3)) << "nothing is left of the hour";
+
+  KeyServer other;
+  options.url = other.url();
+  other.Answer(200, SetWith("k1"), "Cache-Control: max-age=3600\r\nAge: -1\r\n");
+  const auto fresh = KeySource::Start(options).value();
+  ASSERT_TRUE(Await([&] { return fresh->stats().attempts == 1; }));
+  Refresh(*fresh);
+  EXPECT_EQ(other.requests(), 2) << "nonsense is no age";
+}
+
 TEST_F(KeySourceTest, WithoutMaxAgeItWaitsForTheDefault) {
   KeyServer server;
   server.Answer(200, SetWith("k1"));
@@ -356,35 +395,116 @@ TEST_F(KeySourceTest, WithoutMaxAgeItWaitsForTheDefault) {
   EXPECT_TRUE(server.AwaitRequests(5));
 }
 
-TEST_F(KeySourceTest, RequestedRefreshesAreLimited) {
+TEST_F(KeySourceTest, RequestedRefreshesAreLimitedToAFewAtOnce) {
+  KeyServer server;
+  server.Answer(200, SetWith("k1"));
+  KeySourceOptions options = FromUrl(server.url());
+  options.requested_refreshes_at_once = 3;
+  options.requested_refresh_interval = milliseconds(3'600'000);
+  const auto source = KeySource::Start(options).value();
+  ASSERT_TRUE(Await([&] { return source->stats().attempts == 1; }));
+  for (const std::string_view kid : {"junk-1", "junk-2", "junk-3"}) Refresh(*source, kid);
+  EXPECT_EQ(server.requests(), 4);
+  EXPECT_EQ(source->RequestRefresh("junk-4", [] { FAIL() << "not within the hour"; }), RefreshAnswer::kWaiting);
+}
+
+TEST_F(KeySourceTest, AfterThatOneFetchPerIntervalIsWaitedFor) {
+  KeyServer server;
+  server.Answer(200, SetWith("k1"));
+  KeySourceOptions options = FromUrl(server.url());
+  options.requested_refreshes_at_once = 1;
+  options.requested_refresh_interval = milliseconds(50);
+  const auto source = KeySource::Start(options).value();
+  ASSERT_TRUE(Await([&] { return source->stats().attempts == 1; }));
+  const auto started = std::chrono::steady_clock::now();
+  for (const std::string_view kid : {"a", "b", "c", "d"}) Refresh(*source, kid);
+  EXPECT_GE(std::chrono::steady_clock::now() - started, milliseconds(150)) << "three of the four had to wait";
+  EXPECT_EQ(server.requests(), 5);
+}
+
+TEST_F(KeySourceTest, AnIdThatWasLookedForInVainIsNotLookedForAgain) {
+  KeyServer server;
+  server.Answer(200, SetWith("k1"));
+  KeySourceOptions options = FromUrl(server.url());
+  options.unknown_kid_memory = milliseconds(3'600'000);
+  const auto source = KeySource::Start(options).value();
+  ASSERT_TRUE(Await([&] { return source->stats().attempts == 1; }));
+  Refresh(*source, "junk");
+  EXPECT_EQ(source->RequestRefresh("junk", [] { FAIL() << "must not be called"; }), RefreshAnswer::kPointless);
+  EXPECT_EQ(server.requests(), 2);
+  Refresh(*source, "other");
+  Refresh(*source, "k1");
+  Refresh(*source, "k1");  // the set has it: nobody would ask
+  EXPECT_EQ(server.requests(), 5);
+}
+
+TEST_F(KeySourceTest, InVainCountsOnlyWhenTheServerHasAnswered) {
+  KeyServer server;
+  server.Answer(200, SetWith("k1"));
+  KeySourceOptions options = FromUrl(server.url());
+  options.unknown_kid_memory = milliseconds(3'600'000);
+  const auto source = KeySource::Start(options).value();
+  ASSERT_TRUE(Await([&] { return source->stats().attempts == 1; }));
+  server.Answer(503, "");
+  Refresh(*source, "k2");
+  server.Answer(200, SetWith("k2"));
+  Refresh(*source, "k2");
+  EXPECT_TRUE(Has(*source, "k2"));
+}
+
+TEST_F(KeySourceTest, TheMemoryOfVainIdsIsBoundedAndLosesTheOldest) {
+  KeyServer server;
+  server.Answer(200, SetWith("k1"));
+  KeySourceOptions options = FromUrl(server.url());
+  options.unknown_kid_memory = milliseconds(3'600'000);
+  const auto source = KeySource::Start(options).value();
+  ASSERT_TRUE(Await([&] { return source->stats().attempts == 1; }));
+  server.HoldAnswers();
+  Refreshes all(*source);
+  all.Ask("first");
+  ASSERT_TRUE(server.AwaitRequests(2));
+  server.Answer(200, SetWith("k1"));
+  ASSERT_TRUE(all.AwaitAll());
+  server.HoldAnswers();
+  all.Ask("filler");  // while it is looked for, the others gather for one fetch
+  ASSERT_TRUE(server.AwaitRequests(3));
+  for (int i = 0; i < 255; ++i) all.Ask("junk-" + std::to_string(i));
+  server.Answer(200, SetWith("k1"));
+  ASSERT_TRUE(all.AwaitAll());
+  EXPECT_EQ(source->RequestRefresh("junk-0", {}), RefreshAnswer::kPointless);
+  EXPECT_EQ(source->RequestRefresh("first", {}), RefreshAnswer::kWaiting) << "257 were looked for since";
+}
+
+TEST_F(KeySourceTest, ANewKeyIsFoundAtOnceAfterStrangersHaveAskedForJunk) {
   KeyServer server;
   server.Answer(200, SetWith("k1"));
   KeySourceOptions options = FromUrl(server.url());
   options.requested_refresh_interval = milliseconds(3'600'000);
+  options.unknown_kid_memory = milliseconds(3'600'000);
   const auto source = KeySource::Start(options).value();
   ASSERT_TRUE(Await([&] { return source->stats().attempts == 1; }));
-  Refresh(*source);
-  EXPECT_FALSE(source->RequestRefresh([] { FAIL() << "must not be called"; }));
-  EXPECT_EQ(server.requests(), 2);
+  Refresh(*source, "junk");
+  for (int i = 0; i < 100; ++i) EXPECT_EQ(source->RequestRefresh("junk", {}), RefreshAnswer::kPointless);
+  server.Answer(200, SetWith("k2"));
+  Refresh(*source, "k2");
+  EXPECT_TRUE(Has(*source, "k2"));
 }
 
 TEST_F(KeySourceTest, RequestsThatComeTogetherShareOneFetch) {
   KeyServer server;
   server.Answer(200, SetWith("k1"));
-  KeySourceOptions options = FromUrl(server.url());
-  options.requested_refresh_interval = milliseconds(3'600'000);
-  const auto source = KeySource::Start(options).value();
+  const auto source = KeySource::Start(FromUrl(server.url())).value();
   ASSERT_TRUE(Await([&] { return source->stats().attempts == 1; }));
   server.HoldAnswers();
-  std::atomic<int> called{0};
-  ASSERT_TRUE(source->RequestRefresh([&] { ++called; }));
+  Refreshes all(*source);
+  all.Ask("k2");
   ASSERT_TRUE(server.AwaitRequests(2));
-  for (int i = 0; i < 10; ++i) ASSERT_TRUE(source->RequestRefresh([&] { ++called; }));
-  EXPECT_EQ(called, 0);
+  for (int i = 0; i < 10; ++i) all.Ask("k2");
+  EXPECT_EQ(all.called(), 0);
   server.Answer(200, SetWith("k2"));
-  EXPECT_TRUE(Await([&] { return called == 11; }));
+  EXPECT_TRUE(all.AwaitAll());
   EXPECT_TRUE(Has(*source, "k2"));
-  EXPECT_EQ(server.requests(), 2);
+  EXPECT_EQ(server.requests(), 2) << "the key has come: a second look is not needed";
 }
 
 TEST_F(KeySourceTest, ARequestDuringAFetchIsForTheOneAfterIt) {
@@ -394,7 +514,7 @@ TEST_F(KeySourceTest, ARequestDuringAFetchIsForTheOneAfterIt) {
   ASSERT_TRUE(server.AwaitRequests(1));
   // What is under way may have been answered before the key was published.
   std::atomic<int> requests_when_called{0};
-  ASSERT_TRUE(source->RequestRefresh([&] { requests_when_called = server.requests(); }));
+  ASSERT_EQ(source->RequestRefresh("k2", [&] { requests_when_called = server.requests(); }), RefreshAnswer::kWaiting);
   server.Answer(200, SetWith("k1"));
   EXPECT_TRUE(Await([&] { return requests_when_called == 2; }));
 }
@@ -404,8 +524,9 @@ TEST_F(KeySourceTest, WaitersAreBounded) {
   const auto source = KeySource::Start(FromUrl(server.url())).value();
   ASSERT_TRUE(server.AwaitRequests(1));
   int taken = 0;
-  while (taken < 10'000 && source->RequestRefresh({})) ++taken;
+  while (taken < 10'000 && source->RequestRefresh("k1", {}) == RefreshAnswer::kWaiting) ++taken;
   EXPECT_EQ(taken, 1024);
+  EXPECT_EQ(source->RequestRefresh("k1", {}), RefreshAnswer::kBusy) << "which is not to say that the key is unknown";
 }
 
 TEST_F(KeySourceTest, ASlowServerIsGivenUpAndTriedAgain) {
@@ -441,7 +562,7 @@ TEST_F(KeySourceTest, StoppingDoesNotWaitForAHangingFetch) {
   options.fetch_timeout = milliseconds(600'000);
   auto source = KeySource::Start(options).value();
   ASSERT_TRUE(server.AwaitRequests(1));
-  ASSERT_TRUE(source->RequestRefresh([] { FAIL() << "dropped at the end"; }));
+  ASSERT_EQ(source->RequestRefresh("k1", [] { FAIL() << "dropped at the end"; }), RefreshAnswer::kWaiting);
   source.reset();  // the time limit of the test is the assertion
 }
 
@@ -453,7 +574,7 @@ TEST_F(KeySourceTest, AfterAStopTheKeysStayAndNobodyIsCalled) {
   source->Stop();
   source->Stop();
   EXPECT_TRUE(Has(*source, "k1"));
-  EXPECT_FALSE(source->RequestRefresh([] { FAIL() << "must not be called"; }));
+  EXPECT_EQ(source->RequestRefresh("k2", [] { FAIL() << "must not be called"; }), RefreshAnswer::kPointless);
 }
 
 TEST_F(KeySourceTest, StoppingDoesNotWaitForTheNextAttempt) {

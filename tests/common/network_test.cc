@@ -19,6 +19,12 @@ TEST(Loopback, NothingElseIs) {
   }
 }
 
+TEST(Loopback, ANameWithNulIsNobody) {
+  using namespace std::string_view_literals;
+  EXPECT_FALSE(IsLoopback("127.0.0.1\0.example.org"sv));
+  EXPECT_FALSE(IsLoopback("::1\0"sv));
+}
+
 TEST(HostOfTarget, IsWhatGrpcWillDial) {
   EXPECT_EQ(HostOfTarget("127.0.0.1:50052"), "127.0.0.1");
   EXPECT_EQ(HostOfTarget("core:50052"), "core");

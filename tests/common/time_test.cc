@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "common/connection_id.h"
 #include "common/ids.h"
 
@@ -25,6 +27,13 @@ TEST(FormatTimestampTest, BeforeTheEpochItRoundsDownToo) {
 TEST(UnixMillisTest, GoThereAndBack) {
   EXPECT_EQ(ToUnixMillis(FromUnixMillis(1736856000123)), 1736856000123);
   EXPECT_EQ(ToUnixMillis(FromUnixMillis(0) + 1999us), 1);
+}
+
+TEST(UnixMillisTest, WhatNoClockCanSayIsTheEndOfTheClock) {
+  constexpr int64_t kLast = std::numeric_limits<int64_t>::max(), kFirst = std::numeric_limits<int64_t>::min();
+  EXPECT_EQ(FormatTimestamp(FromUnixMillis(kLast)), "2262-04-11T23:47:16Z");
+  EXPECT_EQ(FormatTimestamp(FromUnixMillis(kFirst)), "1677-09-21T00:12:43Z");
+  EXPECT_EQ(ToUnixMillis(FromUnixMillis(1'760'000'000'000'001)), ToUnixMillis(FromUnixMillis(kLast)));
 }
 
 TEST(ConnectionIdTest, PacksShardSlotAndGenerationWithoutLoss) {

@@ -41,12 +41,14 @@ class AccessTest : public testing::Test {
   std::shared_ptr<const JwkSet> keys_ = std::make_shared<const JwkSet>(KeysOf({RsaKeyForTests(), EcKeyForTests()}));
   WallTime now_ = ForgedNow();
   int refreshes_ = 0;
+  std::string refreshed_kid_;
   bool refresh_possible_ = true;
   VerifierOptions options_{.issuers = {"http://keycloak:8080/realms/colink"}, .role_clients = {"presence-api"}};
   std::unique_ptr<Access> access_ = Access::ByToken(options_, {.keys = [this] { return keys_; },
                                                                .refresh_keys =
-                                                                   [this] {
+                                                                   [this](std::string_view kid) {
                                                                      ++refreshes_;
+                                                                     refreshed_kid_ = kid;
                                                                      return refresh_possible_;
                                                                    },
                                                                .now = [this] { return now_; }});
@@ -156,6 +158,7 @@ TEST_F(AccessTest, AnUnknownKeyIsLookedForAndThenRefused) {
   const std::string bearer = Bearer(ClaimsWith({"presence-read"}), next);
   EXPECT_EQ(access_->CheckToken(bearer, Role::kRead).code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(refreshes_, 1);
+  EXPECT_EQ(refreshed_kid_, "ec-2");
 
   refresh_possible_ = false;  // they were looked for just now
   EXPECT_EQ(access_->CheckToken(bearer, Role::kRead).code(), absl::StatusCode::kUnauthenticated);
@@ -184,13 +187,14 @@ TEST_F(AccessTest, ANewKeySetForgetsWhatTheOldOneVerified) {
 }
 
 TEST_F(AccessTest, ARememberedTokenIsNotVerifiedAgain) {
-  // With a key of the same name and another content the signature would be wrong, if anybody looked: the set is changed in place,
-  // which nobody does but this test.
+  // With a key of the same name and another content the signature would be wrong, if anybody looked: the key is exchanged in
+  // place, which nobody does but this test.
   auto keys = std::make_shared<JwkSet>(KeysOf({EcKeyForTests()}));
   keys_ = keys;
   const std::string bearer = Bearer(ClaimsWith({"presence-read"}));
   ASSERT_TRUE(access_->CheckToken(bearer, Role::kRead).ok());
-  *keys = KeysOf({NewKey(SignatureAlgorithm::kEs256, "ec-1")});
+  JwkSet other = KeysOf({NewKey(SignatureAlgorithm::kEs256, "ec-1")});
+  std::swap(const_cast<VerificationKey&>(keys->keys()[0]), const_cast<VerificationKey&>(other.keys()[0]));
   EXPECT_TRUE(access_->CheckToken(bearer, Role::kRead).ok());
   EXPECT_EQ(access_->CheckToken(Bearer(ClaimsWith({"presence-admin"})), Role::kRead).code(),
             absl::StatusCode::kUnauthenticated);

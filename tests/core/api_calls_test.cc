@@ -31,7 +31,8 @@ std::string TokenWith(const std::vector<std::string>& roles) {
 
 std::unique_ptr<Access> RealmAccess() {
   const auto keys = std::make_shared<const JwkSet>(KeysOf({RsaKeyForTests()}));
-  return Access::ByToken({}, {.keys = [keys] { return keys; }, .refresh_keys = [] { return false; }, .now = ForgedNow});
+  return Access::ByToken(
+      {}, {.keys = [keys] { return keys; }, .refresh_keys = [](std::string_view) { return false; }, .now = ForgedNow});
 }
 
 class ApiAccessTest : public ApiTest {
@@ -81,6 +82,7 @@ class ApiAccessTest : public ApiTest {
             Needs("DisconnectUser", Role::kAdmin, &Presence::DisconnectUser),
             Needs("DisconnectConnection", Role::kAdmin, &Presence::DisconnectConnection),
             Needs("UnsubscribeUser", Role::kAdmin, &Presence::UnsubscribeUser),
+            Needs("ForgetRoomRights", Role::kAdmin, &Presence::ForgetRoomRights),
             Needs("GetClusterState", Role::kAdmin, &Admin::GetClusterState),
             Needs("DrainEdge", Role::kAdmin, &Admin::DrainEdge),
             Needs("DrainCore", Role::kAdmin, &Admin::DrainCore),

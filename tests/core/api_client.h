@@ -95,8 +95,8 @@ class ApiTest : public testing::Test {
   // What the metrics page says of this series.
   std::string Metric(const std::string& series) const {
     MetricsPage page;
-    AddCoreMetrics(
-        page, {core_.runtime->metrics(), core_.api->metrics(), core_.admin->metrics(), core_.link->metrics(), redis_});
+    AddCoreMetrics(page, {core_.runtime->metrics(), core_.api->metrics(), core_.admin->metrics(), core_.link->metrics(),
+                          redis_, room_rights_});
     const std::string text = "\n" + page.Text();
     const size_t at = text.find("\n" + series + " ");
     if (at == std::string::npos) return "absent";
@@ -120,6 +120,7 @@ class ApiTest : public testing::Test {
 
   TestCore core_;
   RedisCounters redis_;
+  RoomRightsMetrics room_rights_;
   std::string token_;
   using Presence = v1::PresenceService::Stub;
   using Admin = admin::v1::AdminService::Stub;

@@ -124,6 +124,17 @@ TEST_F(ApiOrdersTest, TakesAUserOutOfARoom) {
   EXPECT_EQ(response.connection_count(), 0);
 }
 
+TEST_F(ApiOrdersTest, ForgetsRightsToRoomsOnAllCores) {
+  PeerCore peer(core_, Counting(3));
+  v1::ForgetRoomRightsRequest request;
+  v1::ForgetRoomRightsResponse response;
+  ASSERT_TRUE(Call(&Presence::ForgetRoomRights, request, &response).ok()) << "everybody's, to all rooms";
+  EXPECT_EQ(response.forgotten_count(), 3) << "this core remembers none";
+  request.set_user_id(std::string(2049, 'u'));
+  request.set_room_id(std::string("a\0b", 3));
+  EXPECT_THAT(FieldsAtFault(Try(&Presence::ForgetRoomRights, request)), testing::ElementsAre("user_id", "room_id"));
+}
+
 TEST_F(ApiOrdersTest, RefuseWhatIsInvalidAndNameEveryField) {
   v1::DisconnectUserRequest bad_close = Disconnect("");
   bad_close.set_code(1005);

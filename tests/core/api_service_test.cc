@@ -193,8 +193,8 @@ TEST_F(ApiServiceTest, CallersMayGiveUpWhileTheStoreIsStalled) {
 
 TEST_F(ApiServiceTest, MetricsTellOfCalls) {
   MetricsPage page;
-  AddCoreMetrics(
-      page, {core_.runtime->metrics(), core_.api->metrics(), core_.admin->metrics(), core_.link->metrics(), redis_});
+  AddCoreMetrics(page, {core_.runtime->metrics(), core_.api->metrics(), core_.admin->metrics(), core_.link->metrics(),
+                        redis_, room_rights_});
   v1::Presence presence;
   ASSERT_TRUE(Get("alice", &presence).ok());
   ASSERT_FALSE(Get("", &presence).ok());

@@ -44,6 +44,8 @@ TEST_F(CoreConfigTest, RunsWithoutAnySetting) {
   EXPECT_EQ(store.core_incarnation, 7u);
   EXPECT_EQ(store.presence_ttl, std::chrono::seconds(300));
   EXPECT_EQ(store.entry_lifetime, std::chrono::seconds(63)) << "2 x 30 s and 3 s";
+  EXPECT_EQ(store.connections_per_user_max, 100u);
+  EXPECT_EQ(store.logout_lifetime, std::chrono::hours(10));
   const HubOptions hub = config_.MakeHubOptions(7);
   EXPECT_EQ(hub.scope, PresenceScope::kEveryone);
   EXPECT_EQ(hub.edge_grace, std::chrono::seconds(5));
@@ -57,6 +59,8 @@ TEST_F(CoreConfigTest, TakesEachSetting) {
                   {"WS_PRESENCE_TTL", "2"},
                   {"WS_TYPING_TTL", "7"},
                   {"EDGE_GRACE", "9"},
+                  {"CONNECTIONS_PER_USER", "0"},
+                  {"LOGOUT_LIFETIME", "86400.5"},
                   {"CORE_NAME", "core-7"},
                   {"GRPC_REFLECTION", "off"}}),
             ConfigReader::Outcome::kRun)
@@ -68,6 +72,8 @@ TEST_F(CoreConfigTest, TakesEachSetting) {
   EXPECT_EQ(store.entry_lifetime, std::chrono::milliseconds(4000));
   EXPECT_EQ(store.presence_ttl, std::chrono::seconds(2));
   EXPECT_EQ(store.typing_ttl, std::chrono::seconds(7));
+  EXPECT_EQ(store.connections_per_user_max, 0u);
+  EXPECT_EQ(store.logout_lifetime, std::chrono::seconds(86'401)) << "rather longer";
   const HubOptions hub = config_.MakeHubOptions(7);
   EXPECT_EQ(hub.scope, PresenceScope::kRooms);
   EXPECT_EQ(hub.edge_grace, std::chrono::seconds(9));
@@ -79,12 +85,15 @@ TEST_F(CoreConfigTest, ReportsAllMistakesTogether) {
                   {"API_LISTEN", "nowhere"},
                   {"METRICS_LISTEN", "perhaps"},
                   {"PRESENCE_SCOPE", "nobody"},
+                  {"CONNECTIONS_PER_USER", "-1"},
+                  {"LOGOUT_LIFETIME", "59"},
                   {"WS_HEARTBEAT_INTERVAL", "60"},
                   {"WS_PRESENCE_TTL", "179"}}),
             ConfigReader::Outcome::kInvalid);
   EXPECT_THAT(reader_->Mistakes(),
               UnorderedElementsAre(HasSubstr("REDIS_URL"), HasSubstr("API_LISTEN"), HasSubstr("METRICS_LISTEN"),
-                                   HasSubstr("PRESENCE_SCOPE"), HasSubstr("WS_PRESENCE_TTL")));
+                                   HasSubstr("PRESENCE_SCOPE"), HasSubstr("WS_PRESENCE_TTL"),
+                                   HasSubstr("CONNECTIONS_PER_USER"), HasSubstr("LOGOUT_LIFETIME")));
   EXPECT_THAT(reader_->MistakesText(), testing::Not(HasSubstr("secret")));
 }
 
@@ -107,6 +116,39 @@ TEST_F(CoreConfigTest, SentinelsMustBeAddressesAndNeedARedis) {
   EXPECT_THAT(reader_->Mistakes(), ElementsAre(HasSubstr("REDIS_SENTINELS")));
   EXPECT_EQ(Read({{"REDIS_SENTINELS", "10.0.0.1"}, {"REDIS_URL", "memory:"}}), ConfigReader::Outcome::kInvalid);
   EXPECT_THAT(reader_->Mistakes(), ElementsAre(HasSubstr("contradict")));
+}
+
+TEST_F(CoreConfigTest, RoomsAreOpenUnlessSomebodyIsToBeAsked) {
+  ASSERT_EQ(Read({}), ConfigReader::Outcome::kRun);
+  HubOptions hub = config_.MakeHubOptions(7);
+  EXPECT_EQ(hub.room_auth, RoomAuth::kOpen);
+  EXPECT_EQ(hub.room_subscribers_max, 100'000u);
+  EXPECT_EQ(hub.room_access.cache, std::chrono::seconds(60));
+  EXPECT_EQ(hub.room_access.grace, std::chrono::seconds(300));
+
+  ASSERT_EQ(Read({{"ROOM_AUTH", "claims"}, {"ROOM_SUBSCRIBERS_MAX", "0"}}), ConfigReader::Outcome::kRun);
+  EXPECT_EQ(config_.MakeHubOptions(7).room_auth, RoomAuth::kClaims);
+  EXPECT_EQ(config_.MakeHubOptions(7).room_subscribers_max, 0u);
+
+  ASSERT_EQ(Read({{"ROOM_AUTH", "redis"}}), ConfigReader::Outcome::kRun);
+  EXPECT_EQ(config_.MakeHubOptions(7).room_auth, RoomAuth::kAsked);
+
+  ASSERT_EQ(Read({{"ROOM_AUTH", "grpc"},
+                  {"ROOM_AUTHORIZER", "rights:50055"},
+                  {"ROOM_AUTHORIZER_CA", "ca.pem"},
+                  {"ROOM_AUTHORIZER_TIMEOUT", "0.5"},
+                  {"ROOM_AUTHORIZER_CONCURRENCY", "10"},
+                  {"ROOM_AUTH_CACHE", "7"},
+                  {"ROOM_AUTH_GRACE", "0"}}),
+            ConfigReader::Outcome::kRun)
+      << reader_->MistakesText();
+  hub = config_.MakeHubOptions(7);
+  EXPECT_EQ(hub.room_auth, RoomAuth::kAsked);
+  EXPECT_EQ(hub.room_access.cache, std::chrono::seconds(7));
+  EXPECT_EQ(hub.room_access.grace, std::chrono::seconds(0));
+  EXPECT_EQ(hub.room_access.checks_max, 5u) << "half of the questions at a time";
+  EXPECT_EQ(config_.room_authorizer_timeout, std::chrono::milliseconds(500));
+  EXPECT_EQ(config_.room_authorizer_tls.peer_ca, "ca.pem");
 }
 
 // --- access.
@@ -177,6 +219,10 @@ TEST_F(CoreConfigTest, WhatDoesNotGoTogetherIsRefusedWithWhatToSet) {
       {{{"LINK_TLS_KEY", "a"}}, "LINK_TLS_CERT and LINK_TLS_KEY belong together"},
       {{{"LINK_TLS_CLIENT_CA", "c"}}, "LINK_TLS_CLIENT_CA needs LINK_TLS_CERT"},
       {{{"JWKS_FILE", "/nowhere/keys.json"}}, "JWKS_FILE cannot be read"},
+      {{{"ROOM_AUTH", "redis"}, {"REDIS_URL", "memory:"}}, "ROOM_AUTH=redis needs a Redis"},
+      {{{"ROOM_AUTH", "grpc"}}, "ROOM_AUTH=grpc needs ROOM_AUTHORIZER"},
+      {{{"ROOM_AUTHORIZER", "127.0.0.1:1"}}, "ROOM_AUTHORIZER is set, but nobody would ask it"},
+      {{{"ROOM_AUTHORIZER_CERT", "a"}}, "ROOM_AUTHORIZER_CERT and ROOM_AUTHORIZER_KEY belong together"},
       {{{"GRPC_CHANNELZ", "on"}, {"KEYCLOAK_URL", "http://keycloak:8080"}}, "channelz cannot ask for a role"},
   };
   for (const auto& row : kTable) {

@@ -190,6 +190,16 @@ TEST_F(HubBus, WhatIsNotAMessageIsCountedAndReportedNowAndThen) {
   EXPECT_THAT(world.Reports(), ElementsAre(HasSubstr("100")));
 }
 
+TEST_F(HubBus, NobodysPresenceIsNotTold) {
+  world.Bus(Changed("", STATUS_ONLINE, 2'000'000'000));
+  world.Bus(Changed(std::string(2049, 'u'), STATUS_ONLINE, 2'000'000'001));
+  world.Bus(Changed("carol", link::v1::STATUS_UNSPECIFIED, 2'000'000'002));
+  EXPECT_THAT(world.Changes(), IsEmpty());
+  EXPECT_THAT(world.Sent(1), IsEmpty());
+  world.Bus(Changed("carol", STATUS_ONLINE, 2'000'000'003));
+  EXPECT_THAT(world.Changes(), SizeIs(1));
+}
+
 TEST_F(HubBus, OutsidePresenceIsPassedOnInTheDocumentedShapeAndTouchesNoVersion) {
   world.hub().OnOutsidePresence(
       world.now(),

@@ -211,6 +211,78 @@ TEST_F(LinkServiceTest, DrainingSendsEdgesAway) {
   EXPECT_EQ(late.Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
 }
 
+class LinkSessionsTest : public testing::Test {
+ protected:
+  grpc::Status EndSessions(const std::string& user_id, const std::string& session_id, int64_t logged_out_at_ms,
+                           uint32_t* connections = nullptr) {
+    grpc::ClientContext context;
+    context.set_deadline(Deadline());
+    link::v1::EndSessionsRequest request;
+    request.set_user_id(user_id);
+    request.set_session_id(session_id);
+    request.set_logged_out_at_ms(logged_out_at_ms);
+    link::v1::EndSessionsResponse response;
+    const grpc::Status status = stub_->EndSessions(&context, request, &response);
+    if (connections != nullptr) *connections = response.connections();
+    return status;
+  }
+  static link::v1::EdgeEvent OpenedWith(uint64_t sequence, uint64_t connection, const std::string& user_id,
+                                        const std::string& session_id, int64_t issued_at_ms) {
+    link::v1::EdgeEvent event = Opened(sequence, connection, user_id);
+    event.mutable_connection_opened()->mutable_token()->set_session_id(session_id);
+    event.mutable_connection_opened()->mutable_token()->set_issued_at_ms(issued_at_ms);
+    return event;
+  }
+
+  TestCore core_;
+  std::unique_ptr<link::v1::Link::Stub> stub_ = link::v1::Link::NewStub(TestCore::Dial(*core_.link_server));
+  const int64_t now_ms_ = ToUnixMillis(ReadClocks().wall);
+};
+
+TEST_F(LinkSessionsTest, EndsASessionAndKeepsItOut) {
+  TestEdge edge(core_);
+  edge.Say({Hello(), ResyncDone(), OpenedWith(1, Connection(1), "alice", "s1", now_ms_ - 5000),
+            OpenedWith(2, Connection(2), "alice", "s2", now_ms_ - 5000), Joined(3, Connection(2), "room")});
+  edge.Await(CoreCommand::kBind);  // all of it is known
+  uint32_t connections = 0;
+  grpc::Status status;
+  std::thread caller([&] { status = EndSessions("alice", "s1", now_ms_, &connections); });
+  const CoreCommand close = edge.Await(CoreCommand::kCloseConnection);
+  EXPECT_EQ(close.close_connection().connection(), Connection(1));
+  EXPECT_EQ(close.close_connection().code(), 4401u);
+  EXPECT_EQ(close.close_connection().reason(), "logged out");
+  link::v1::EdgeEvent closed;
+  closed.set_sequence(4);
+  closed.mutable_connection_closed()->set_connection(Connection(1));
+  closed.mutable_connection_closed()->set_user_id("alice");
+  edge.Say({closed});
+  caller.join();
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(connections, 1u);
+  edge.Say({OpenedWith(5, Connection(3), "alice", "s1", now_ms_ - 4000)});
+  EXPECT_EQ(edge.Await(CoreCommand::kCloseConnection).close_connection().connection(), Connection(3));
+}
+
+TEST_F(LinkSessionsTest, NobodyIsNoError) {
+  uint32_t connections = 7;
+  EXPECT_TRUE(EndSessions("alice", "", now_ms_, &connections).ok());
+  EXPECT_EQ(connections, 0u);
+}
+
+TEST_F(LinkSessionsTest, RefusesWhatIsOutOfBounds) {
+  for (const grpc::Status& status : {EndSessions("", "", now_ms_), EndSessions(std::string(2049, 'x'), "", now_ms_),
+                                     EndSessions("alice", std::string("s\0", 2), now_ms_), EndSessions("alice", "", 0),
+                                     EndSessions("alice", "", -1), EndSessions("alice", "", now_ms_ + 3'600'000)}) {
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  }
+  EXPECT_TRUE(EndSessions("alice", "", now_ms_ + 60'000).ok()) << "a clock that is a little ahead";
+}
+
+TEST_F(LinkSessionsTest, IsUnavailableWithoutAStore) {
+  core_.SetReachable(false);
+  EXPECT_EQ(EndSessions("alice", "", now_ms_).error_code(), grpc::StatusCode::UNAVAILABLE);
+}
+
 class LinkReadsTest : public testing::Test {
  protected:
   grpc::Status LookUp(const std::string& user_id, link::v1::PresenceRecord& record) {

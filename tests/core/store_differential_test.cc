@@ -25,6 +25,7 @@ constexpr uint64_t kFirstCore = 0xABCDEF0123456789ULL;
 // Few users, devices and rooms, so that they meet; ids that need escapes, or look like something else.
 const std::vector<std::string> kUsers{"alice", "b\"ob\\", "c:d*[a] e", "line\nbreak", "ünï"};
 const std::vector<std::string> kRooms{"channel_general", "dm 1", "r\"", "z"};
+const std::vector<std::string> kSessions{"", "s1", "alice", "s\"2 "};
 const std::vector<std::string> kRequests{"r1", std::string("r\0 2", 4), "presence"};
 const std::vector<std::string> kFingerprints{"", "one", "1:one"};
 
@@ -74,6 +75,14 @@ std::string TakeHeard(StoreBackend& backend) {
       for (size_t i = 0; live.ok() && i < live->size(); ++i) out << " " << (*live)[i];
       out << "\n";
     }
+    for (const auto& [id, ok] : heard.logouts_kept) out << "logout " << id << (ok ? " kept" : " lost") << "\n";
+    for (const auto& log : heard.logouts) {
+      out << "logouts:" << (!log.ok() ? " -" : log->complete ? "" : " not all");
+      for (size_t i = 0; log.ok() && i < log->logouts.size(); ++i) {
+        out << " '" << log->logouts[i].user_id << "' '" << log->logouts[i].session_id << "'";
+      }
+      out << "\n";
+    }
     for (const auto& [id, log] : heard.changes)
       out << "changes " << id << ": " << (log.ok() ? Text(*log) : "-") << "\n";
     for (const auto& envelope : heard.bus) out << "bus " << envelope.ShortDebugString() << "\n";
@@ -84,6 +93,8 @@ std::string TakeHeard(StoreBackend& backend) {
     heard.refreshed.clear();
     heard.once.clear();
     heard.cores.clear();
+    heard.logouts_kept.clear();
+    heard.logouts.clear();
     heard.changes.clear();
     heard.bus.clear();
     heard.arrivals.clear();
@@ -101,6 +112,8 @@ class Calls {
     options.core_incarnation = kFirstCore;
     // The keys' own clock is Redis' real one there: nothing may end while a seed runs.
     options.typing_ttl = std::chrono::seconds(1000);
+    options.logout_lifetime = std::chrono::seconds(500);
+    options.connections_per_user_max = 2;
     memory_ = StoreBackend::Create(BackendKind::kMemory, options, kCores);
     redis_ = StoreBackend::Create(BackendKind::kRedis, options, kCores);
   }
@@ -127,7 +140,7 @@ class Calls {
   void Step(uint64_t id) {
     for (std::string* text : {&memory_read_, &redis_read_, &memory_list_, &redis_list_}) text->clear();
     rounds_ = 1;
-    switch (Below(26)) {
+    switch (Below(29)) {
       case 0:
       case 1:
       case 2:
@@ -166,6 +179,11 @@ class Calls {
         return Announce();
       case 24:
         return Reply(id);
+      case 25:
+      case 26:
+        return KeepLogout(id);
+      case 27:
+        return ReadLogouts();
       default:
         if (Below(4) != 0) return Sweep();
         log_ << (Below(2) == 0 ? "wipe" : "restart");
@@ -195,11 +213,16 @@ class Calls {
     write.room_ids = rooms;
     write.previous_status = static_cast<Status>(Below(4));
     write.previous_version = Below(2) == 0 ? 0 : NowMicroseconds() - 5'000'000 + Below(6'000'000);
+    const std::string& session = OneOf(kSessions);
+    write.session_id = session;
+    write.issued_at_ms = Below(4) == 0 ? 0 : NearbyMillis();
+    write.newcomer = Below(2) == 0;
     const int core = static_cast<int>(Below(kCores));
     log_ << "write core " << core << " kind " << static_cast<int>(write.kind) << " key " << write.key.incarnation << "/"
          << write.key.connection << " attach " << write.attach << " user " << write.user_id << " status "
          << write.status << " silent " << write.silent_for.count() << " rooms " << rooms.size() << " previous "
-         << write.previous_status << "@" << write.previous_version;
+         << write.previous_status << "@" << write.previous_version << " session " << session << "@"
+         << write.issued_at_ms << (write.newcomer ? " new" : "");
     memory_->store(core).Write(write);
     redis_->store(core).Write(write);
   }
@@ -306,6 +329,27 @@ class Calls {
     memory_->store().SaveAnswer(request, answer);
     redis_->store().SaveAnswer(request, answer);
   }
+
+  void KeepLogout(uint64_t id) {
+    const std::string user = OneOf(kUsers), session = OneOf(kSessions);
+    const bool of_user = session.empty() || Below(3) == 0;
+    const Logout logout{of_user ? std::string_view(user) : std::string_view(), session, NearbyMillis()};
+    const int core = static_cast<int>(Below(kCores));
+    log_ << "keep logout core " << core << " '" << logout.user_id << "' '" << session << "' "
+         << logout.logged_out_at_ms;
+    memory_->store(core).KeepLogout(id, logout);
+    redis_->store(core).KeepLogout(id, logout);
+  }
+
+  void ReadLogouts() {
+    const milliseconds within(Below(650'000));
+    log_ << "read logouts within " << within.count();
+    memory_->store(1).ReadLogouts(within);
+    redis_->store(1).ReadLogouts(within);
+  }
+
+  // Close enough to each other that tokens are issued before logouts, after them, and at the same time.
+  int64_t NearbyMillis() { return static_cast<int64_t>(NowMicroseconds() / 1'000'000 - 3 + Below(4)) * 1000; }
 
   void Announce() {
     const int core = static_cast<int>(Below(kCores));

@@ -244,7 +244,10 @@ TEST(WsUrlTest, TakesHostAndPort) {
   EXPECT_EQ(url->host, "::1");
   EXPECT_EQ(url->port, "8006");
   EXPECT_EQ(ParseWsUrl("ws://h")->port, "80");
-  for (const char* bad : {"http://h/ws", "wss://h/ws", "ws://", "ws://:80/ws", "ws://h:0/ws", "ws://h:99999/",
+  EXPECT_FALSE(ParseWsUrl("ws://h")->tls);
+  EXPECT_EQ(ParseWsUrl("wss://h/ws")->port, "443");
+  EXPECT_TRUE(ParseWsUrl("wss://h/ws")->tls);
+  for (const char* bad : {"http://h/ws", "wss://", "ws://", "ws://:80/ws", "ws://h:0/ws", "ws://h:99999/",
                           "ws://h:http/", "ws://u@h/ws", "ws://h/ws#f"}) {
     EXPECT_TRUE(absl::IsInvalidArgument(ParseWsUrl(bad).status())) << bad;
   }
@@ -316,6 +319,10 @@ TEST(FramesTest, WhatComesIsDescribedInOneSafeLine) {
               HasSubstr("c  u-1: Hi\\nthere"));
   EXPECT_THAT(describe(R"({"type":"error","error":"Invalid message type","code":400})"),
               AllOf(HasSubstr("error 400"), HasSubstr("Invalid message type")));
+  EXPECT_THAT(describe(R"({"type":"auth","status":"ok","expires_at":"2025-01-14T12:10:00Z"})"),
+              HasSubstr("ok, good until 2025-01-14T12:10:00Z"));
+  EXPECT_THAT(describe(R"({"type":"token_expiring","expires_at":"2025-01-14T12:10:00Z"})"),
+              HasSubstr("ends at 2025-01-14T12:10:00Z"));
   EXPECT_THAT(describe(R"({"room_id":"c","x":1})"), HasSubstr(R"({"room_id":"c","x":1})"));
   EXPECT_THAT(describe("not JSON\n"), HasSubstr("not JSON\\n"));
   EXPECT_THAT(describe(R"({"type":7,"code":"x"})"), HasSubstr("other"));

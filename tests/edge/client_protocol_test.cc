@@ -55,6 +55,25 @@ TEST_F(ClientProtocolTest, ReadsTheStatusOfADevice) {
   }
 }
 
+TEST_F(ClientProtocolTest, ReadsATokenAsItIs) {
+  EXPECT_EQ(Accept(R"({"type":"auth","token":"a.b.c"})").token, "a.b.c");
+  EXPECT_EQ(Accept(R"({"type":"auth","token":")" + std::string(8192, 'x') + "\"}").token.size(), 8192u);
+  EXPECT_THAT(Refuse(R"({"type":"auth","token":")" + std::string(8193, 'x') + "\"}"), HasSubstr("8192"));
+  for (const char* bad : {R"({"type":"auth"})", R"({"type":"auth","token":""})", R"({"type":"auth","token":["a"]})"}) {
+    EXPECT_EQ(Refuse(bad), "A token is required");
+  }
+  EXPECT_EQ(Refuse(R"({"type":"auth","token":"a.b.c","token":"a.b.d"})"), "Duplicate member");
+}
+
+TEST_F(ClientProtocolTest, SaysUntilWhenATokenIsGood) {
+  std::string out;
+  AppendAuthenticated(FromUnixMillis(1736856000999), &out);
+  EXPECT_EQ(out, R"({"type":"auth","status":"ok","expires_at":"2025-01-14T12:00:00Z"})");
+  out.clear();
+  AppendTokenExpiring(FromUnixMillis(1736856000000), &out);
+  EXPECT_EQ(out, R"({"type":"token_expiring","expires_at":"2025-01-14T12:00:00Z"})");
+}
+
 TEST_F(ClientProtocolTest, TheFieldDecidesTheKindOfRoomNotTheSpelling) {
   EXPECT_EQ(Accept(R"({"type":"typing","dm_id":"channel_general"})").room_kind, RoomKind::ROOM_KIND_DM);
 }

@@ -71,6 +71,12 @@ class FakeCore final : public link::v1::Link::Service {
     record->set_status(link::v1::STATUS_AWAY);
     return grpc::Status::OK;
   }
+  grpc::Status EndSessions(grpc::ServerContext*, const link::v1::EndSessionsRequest* request,
+                           link::v1::EndSessionsResponse* response) override {
+    response->set_connections(
+        request->user_id() == "alice" && request->session_id() == "s1" && request->logged_out_at_ms() == 5000 ? 3 : 0);
+    return grpc::Status::OK;
+  }
 
   const int frames_at_once_;
   std::unique_ptr<grpc::Server> server_;
@@ -216,6 +222,15 @@ TEST_F(CoreLinkTest, CallsAreAnsweredAndFailWithoutACore) {
     ASSERT_TRUE(answer->ok()) << answer->status();
     EXPECT_EQ((*answer)->user_id(), "alice");
     EXPECT_EQ((*answer)->status(), link::v1::STATUS_AWAY);
+    link::v1::EndSessionsRequest logout;
+    logout.set_user_id("alice");
+    logout.set_session_id("s1");
+    logout.set_logged_out_at_ms(5000);
+    std::optional<absl::StatusOr<link::v1::EndSessionsResponse>> ended;
+    link_->EndSessions(logout, std::chrono::seconds(10), [&](const auto& response) { ended = response; });
+    ASSERT_TRUE(RunUntil([&] { return ended.has_value(); }));
+    ASSERT_TRUE(ended->ok()) << ended->status();
+    EXPECT_EQ((*ended)->connections(), 3u);
   }
   ASSERT_TRUE(RunUntil([&] { return !downs_.empty(); }));
   std::optional<absl::Status> failure;

@@ -81,6 +81,8 @@ class GateTest : public testing::Test {
     if (const auto* refuse = std::get_if<Refuse>(&decision.outcome)) {
       return "refuse " + std::to_string(refuse->response.status);
     }
+    if (const auto* unproven = std::get_if<AdmitUnproven>(&decision.outcome))
+      return "unproven " + unproven->subprotocol;
     const auto& close = std::get<AdmitAndClose>(decision.outcome);
     return "close " + std::to_string(close.code) + " " + std::string(close.reason) + " " + close.subprotocol;
   }
@@ -173,6 +175,7 @@ TEST_F(GateTest, AnUnknownKeyIsReportedSoThatTheKeysCanBeFetched) {
   const std::string token = GoodToken(NewKey(SignatureAlgorithm::kEs256, "ec-2"));
   const GateDecision decision = Decide({.target = "/ws?token=" + token});
   EXPECT_TRUE(decision.unknown_key);
+  EXPECT_EQ(decision.kid, "ec-2");
   EXPECT_EQ(Describe(decision), "refuse 401");
   EXPECT_FALSE(Decide({.target = "/ws?token=x"}).unknown_key);
   EXPECT_FALSE(Decide({.target = "/ws?token=" + TokenOf("u1")}).unknown_key);
@@ -186,6 +189,44 @@ TEST_F(GateTest, BeforeTheKeysAreThereTheClientIsAskedToComeBack) {
   EXPECT_EQ(Describe(DecideWithoutKeys({.target = target, .headers = {"Origin: http://localhost:3000"}})),
             "close 1013 try again later ");
   EXPECT_EQ(Describe(DecideWithoutKeys({})), "refuse 401") << "no key is needed to see that there is no token";
+}
+
+TEST_F(GateTest, WhoCannotWaitForNewKeysIsAskedToComeBack) {
+  const auto answer = [&](std::vector<std::string> headers) {
+    return gate_.TooManyWaitForKeys(Request{.headers = std::move(headers)}.Parse());
+  };
+  ASSERT_EQ(Describe(answer({})), "refuse 503");
+  EXPECT_THAT(std::get<Refuse>(answer({}).outcome).response.headers, Contains(Key("Retry-After")));
+  EXPECT_EQ(Describe(answer({"Origin: http://localhost:3000"})), "close 1013 try again later ");
+}
+
+// ---- Tokens that are remembered
+
+TEST_F(GateTest, ATokenThatComesAgainIsNotVerifiedAgain) {
+  // With another key in its place the signature would be wrong, if anybody looked; nobody but this test exchanges one.
+  JwkSet mine = KeysOf({EcKeyForTests()}), other = KeysOf({NewKey(SignatureAlgorithm::kEs256, "ec-1")});
+  const auto outcome = [&](const std::string& token) {
+    return Describe(gate_.DecideUpgrade(Request{.target = "/ws?token=" + token}.Parse(), &mine, ForgedNow()));
+  };
+  const std::string token = TokenOf("u1");
+  ASSERT_EQ(outcome(token), "admit u1 ");
+  std::swap(const_cast<VerificationKey&>(mine.keys()[0]), const_cast<VerificationKey&>(other.keys()[0]));
+  EXPECT_EQ(outcome(token), "admit u1 ");
+  EXPECT_EQ(outcome(TokenOf("u1")), "refuse 401") << "another signature, another token";
+  EXPECT_EQ(outcome(token + "!!!!"), "refuse 401");
+}
+
+TEST_F(GateTest, ATokenThatIsRememberedEndsWithItsTimeOrItsKey) {
+  const Request request{.target = "/ws?token=" + TokenOf("u1")};
+  const auto outcome = [&](const JwkSet& set, int64_t seconds) {
+    return Describe(gate_.DecideUpgrade(request.Parse(), &set, ForgedNow() + std::chrono::seconds(seconds)));
+  };
+  ASSERT_EQ(outcome(keys(), 0), "admit u1 ");
+  EXPECT_EQ(outcome(keys(), 329), "admit u1 ");
+  EXPECT_EQ(outcome(keys(), 330), "refuse 401");
+  EXPECT_EQ(outcome(keys(), -36), "refuse 401") << "iat is in the future of a clock that was set back";
+  const JwkSet rotated = KeysOf({RsaKeyForTests()});
+  EXPECT_EQ(outcome(rotated, 0), "refuse 401") << "the key is withdrawn";
 }
 
 TEST_F(GateTest, OnlyUpgradesByGetOfThePath) {
@@ -244,6 +285,42 @@ TEST_F(GateTest, ASlashAtTheEndOfAConfiguredOriginDoesNoHarm) {
   EXPECT_EQ(OutcomeFromOrigin("https://chat.example", "/ws?token=" + TokenOf("u1")), "admit u1 ");
 }
 
+// ---- The token as the first message
+
+class GateWithFirstMessageTest : public GateTest {
+ protected:
+  GateWithFirstMessageTest() {
+    Gate::Options options = Options();
+    options.auth_first_message = true;
+    gate_ = Gate(options);
+  }
+};
+
+TEST_F(GateWithFirstMessageTest, ATokenMayBeMissingButNotBad) {
+  EXPECT_EQ(Outcome({.headers = {"Sec-WebSocket-Protocol: presence.v1"}}), "unproven presence.v1");
+  EXPECT_EQ(OutcomeFromOrigin("https://app.example"), "unproven ");
+  EXPECT_EQ(Outcome({.target = "/ws?token=" + TokenOf("u1")}), "admit u1 ");
+  EXPECT_EQ(Outcome({.target = "/ws?token=bad"}), "refuse 401");
+  EXPECT_EQ(OutcomeFromOrigin("https://app.example", "/ws?token=bad"), "close 1008 token invalid ");
+}
+
+TEST_F(GateWithFirstMessageTest, WhatElseIsRefusedStaysSo) {
+  EXPECT_EQ(OutcomeFromOrigin("http://evil.example"), "refuse 403");
+  EXPECT_EQ(Outcome({.upgrade = false}), "refuse 426");
+  EXPECT_EQ(Describe(DecideWithoutKeys({})), "refuse 503") << "its token could not be verified either";
+}
+
+TEST_F(GateWithFirstMessageTest, TheMessagesTokenIsJudgedLikeAnyOther) {
+  const auto user = [&](const std::string& token) {
+    const TokenVerdict verdict = gate_.Verify(token, keys(), ForgedNow());
+    const auto* identity = std::get_if<Identity>(&verdict);
+    return identity == nullptr ? "" : identity->user_id;
+  };
+  EXPECT_EQ(user(TokenOf("u1")), "u1");
+  EXPECT_EQ(user(ExpiredToken()), "");
+  EXPECT_EQ(user(""), "");
+}
+
 // ---- REST
 
 TEST_F(GateTest, RestCallsNeedABearerTokenWhenThatIsConfigured) {
@@ -251,7 +328,7 @@ TEST_F(GateTest, RestCallsNeedABearerTokenWhenThatIsConfigured) {
     const Request request{
         .target = "/presence?token=" + TokenOf("u1"), .headers = std::move(headers), .upgrade = false};
     const auto refused = gate_.RefuseRest(request.Parse(), set, ForgedNow());
-    return refused ? refused->status : 200;
+    return refused ? refused->response.status : 200;
   };
   EXPECT_EQ(status({"Authorization: Bearer " + TokenOf("u1")}, &keys()), 200);
   EXPECT_EQ(status({"Authorization: Bearer " + ExpiredToken()}, &keys()), 401);
@@ -262,6 +339,21 @@ TEST_F(GateTest, RestCallsNeedABearerTokenWhenThatIsConfigured) {
   open.rest_auth = false;
   gate_ = Gate(open);
   EXPECT_EQ(status({}, nullptr), 200);
+}
+
+TEST_F(GateTest, ARestCallsUnknownKeyIsReportedToo) {
+  const auto refusal = [&](const std::string& token) {
+    const Request request{.target = "/presence", .headers = {"Authorization: Bearer " + token}, .upgrade = false};
+    return gate_.RefuseRest(request.Parse(), &keys(), ForgedNow());
+  };
+  const auto unknown = refusal(GoodToken(NewKey(SignatureAlgorithm::kEs256, "ec-2")));
+  ASSERT_TRUE(unknown.has_value());
+  EXPECT_TRUE(unknown->unknown_key);
+  EXPECT_EQ(unknown->kid, "ec-2");
+  EXPECT_EQ(unknown->response.status, 401) << "if the key does not come";
+  const auto expired = refusal(ExpiredToken());
+  ASSERT_TRUE(expired.has_value());
+  EXPECT_FALSE(expired->unknown_key);
 }
 
 TEST_F(GateTest, AnAllowedPageMayReadTheAnswerAndCachesAreTold) {

@@ -12,6 +12,7 @@ namespace presence::edge {
 namespace {
 
 using namespace std::string_literals;
+using ::testing::AnyOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -202,6 +203,10 @@ TEST(HttpRequestTest, QueryParametersAreDecoded) {
   EXPECT_EQ(request.QueryParameter("absent"), std::nullopt);
 }
 
+const std::string kSecurityHeaders =
+    "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
+    "Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\nReferrer-Policy: no-referrer\r\n";
+
 TEST(HttpResponseTest, TheHeadSaysWhatFollows) {
   HttpResponse response;
   response.status = 401;
@@ -209,7 +214,8 @@ TEST(HttpResponseTest, TheHeadSaysWhatFollows) {
   response.headers = {{"WWW-Authenticate", "Bearer"}};
   EXPECT_EQ(SerializeHttpResponse(response, true, false),
             "HTTP/1.1 401 Unauthorized\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
-            "Connection: keep-alive\r\nWWW-Authenticate: Bearer\r\n\r\n{}");
+            "Connection: keep-alive\r\nWWW-Authenticate: Bearer\r\n" +
+                kSecurityHeaders + "\r\n{}");
   const std::string head = SerializeHttpResponse(response, false, true);
   EXPECT_THAT(head, HasSubstr("Content-Length: 2\r\nConnection: close\r\n"));
   EXPECT_TRUE(head.ends_with("\r\n\r\n"));
@@ -219,7 +225,19 @@ TEST(HttpResponseTest, NoContentHasNeitherBodyNorLength) {
   HttpResponse response;
   response.status = 204;
   response.body = "ignored";
-  EXPECT_EQ(SerializeHttpResponse(response, true, false), "HTTP/1.1 204 No Content\r\nConnection: keep-alive\r\n\r\n");
+  EXPECT_EQ(SerializeHttpResponse(response, true, false),
+            "HTTP/1.1 204 No Content\r\nConnection: keep-alive\r\n" + kSecurityHeaders + "\r\n");
+}
+
+TEST(HttpResponseTest, AnAnswerMaySayOtherwiseAndHttpsIsDemandedWhereItIsSpoken) {
+  HttpResponse response;
+  response.headers = {{"content-security-policy", "default-src 'self'"}, {"Cache-Control", "max-age=60"}};
+  const std::string text = SerializeHttpResponse(response, true, false, "max-age=300");
+  EXPECT_THAT(text, HasSubstr("default-src 'self'"));
+  EXPECT_THAT(text, HasSubstr("Cache-Control: max-age=60\r\n"));
+  EXPECT_THAT(text, HasSubstr("X-Content-Type-Options: nosniff\r\n"));
+  EXPECT_THAT(text, HasSubstr("Strict-Transport-Security: max-age=300\r\n"));
+  EXPECT_THAT(text, Not(AnyOf(HasSubstr("'none'"), HasSubstr("no-store"), HasSubstr("Server:"))));
 }
 
 TEST(HttpResponseTest, AHeaderValueCannotBeginALine) {
@@ -243,6 +261,14 @@ TEST(PercentTest, DecodesAndEncodes) {
   std::string all;
   for (int c = 0; c < 256; ++c) all.push_back(static_cast<char>(c));
   EXPECT_EQ(*PercentDecode(PercentEncode(all)), all);
+}
+
+TEST(HttpResponseTest, WhoOffersAnUpgradeNamesItInConnection) {
+  HttpResponse response;
+  response.status = 426;
+  response.headers.emplace_back("Upgrade", "websocket");
+  EXPECT_THAT(SerializeHttpResponse(response, true, false), HasSubstr("\r\nConnection: keep-alive, upgrade\r\n"));
+  EXPECT_THAT(SerializeHttpResponse(response, false, false), HasSubstr("\r\nConnection: close, upgrade\r\n"));
 }
 
 }  // namespace

@@ -92,6 +92,7 @@ class TcpClient {
     Close();
   }
 
+  int descriptor() const { return descriptor_; }
   std::string& received() { return received_; }
   bool ended() const { return ended_; }  // the server has ended its side, or reset the connection:
   bool was_reset() const { return was_reset_; }
@@ -160,6 +161,7 @@ class RecordingHandler : public SocketLoopHandler {
     opened.push_back(socket);
     if (on_open) on_open(socket);
   }
+  void OnBytes(SocketId, size_t count) override { bytes += count; }
   void OnText(SocketId socket, std::string_view text) override {
     texts.emplace_back(text);
     if (on_text) on_text(socket, text);
@@ -179,6 +181,7 @@ class RecordingHandler : public SocketLoopHandler {
   std::vector<SocketId> opened;
   std::vector<std::string> texts;
   std::vector<Closed> closed;
+  size_t bytes = 0;
   int control_frames = 0;
   int turns = 0;
   bool inside_call = false;

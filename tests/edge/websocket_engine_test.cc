@@ -186,6 +186,30 @@ TEST_F(OpenServer, AMessageThatGrowsTooLongFails) {
   ExpectFailed(1009);
 }
 
+TEST_F(OpenServer, TheLongestLengthMayChangeMeanwhile) {
+  engine().LimitMessages(10);
+  Feed(FromClient(kFin | kText, "0123456789"));
+  engine().LimitMessages(20);
+  Feed(FromClient(kFin | kText, "01234567890123456789"));
+  EXPECT_THAT(events(), ElementsAre("text 0123456789", "text 01234567890123456789"));
+  session_.recorder.events.clear();
+  engine().LimitMessages(10);
+  Feed(FromClient(kText, "012345") + FromClient(kFin | kContinuation, "67890"));
+  ExpectFailed(1009);
+}
+
+TEST_F(OpenServer, ALimitThatAMessageChangesIsForTheNextOneInTheSameRead) {
+  engine().LimitMessages(10);
+  session_.recorder.when_message = [&] { engine().LimitMessages(500); };
+  // The second length has two bytes, which is looked at before the message is.
+  Feed(FromClient(kFin | kText, "auth") + FromClient(kFin | kText, std::string(500, 'm')));
+  EXPECT_THAT(events(), ElementsAre("text auth", "text " + std::string(500, 'm')));
+  session_.recorder.events.clear();
+  session_.recorder.when_message = [&] { engine().LimitMessages(200); };
+  Feed(FromClient(kFin | kText, "auth") + FromClient(kFin | kText, std::string(201, 'm')));
+  EXPECT_THAT(events(), ElementsAre("text auth", "ended 1009"));
+}
+
 TEST_F(OpenServer, ALengthThatOverflowsASumFails) {
   // 600 more than 2^64 - 600 is nothing at all.
   Feed(FromClient(kText, std::string(600, 'm')) +

@@ -88,6 +88,8 @@ class HubCluster {
     void OnPublishedOnce(uint64_t id, const OnceResult& result) override {
       hub_->OnPublishedOnce(cluster_.now_, id, result);
     }
+    void OnLogoutKept(uint64_t id, bool ok) override { hub_->OnLogoutKept(cluster_.now_, id, ok); }
+    void OnLogoutsRead(const absl::StatusOr<LogoutLog>& log) override { hub_->OnLogoutsRead(cluster_.now_, log); }
     void OnCoresRead(const absl::StatusOr<std::vector<uint64_t>>& cores) override {
       hub_->OnCoresRead(cluster_.now_, cores);
     }

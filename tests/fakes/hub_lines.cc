@@ -72,7 +72,8 @@ std::string Describe(const CoreCommand& command) {
     case CoreCommand::kDeliverTo:
       return "deliver to " + Names(command.deliver_to().connections()) + " " + command.deliver_to().text();
     case CoreCommand::kLeaveRoom:
-      return "leave " + Name(command.leave_room().connection()) + " " + command.leave_room().room_id();
+      return "leave " + Name(command.leave_room().connection()) + " " + command.leave_room().room_id() +
+             (command.leave_room().code() == 0 ? "" : " " + number(command.leave_room().code()));
     case CoreCommand::kChangeStatus:
       return "status " + Name(command.change_status().connection()) + " " +
              std::string(StatusName(command.change_status().status()));

@@ -162,7 +162,7 @@ HubOptions HubWorld::DefaultOptions() {
 
 HubWorld::HubWorld(HubOptions options, StoreAtStart store)
     : now_{SteadyTime(std::chrono::hours(5)), WallTime(std::chrono::seconds(1'000))},
-      hub_(std::move(options), *this, *this) {
+      hub_(std::move(options), *this, *this, this) {
   hub_.OnTick(now_);
   if (store == StoreAtStart::kUp) hub_.OnStoreUp(now_, false);
 }
@@ -303,6 +303,10 @@ void HubWorld::Write(const PresenceWrite& write) {
     line.append(" previous=").append(StatusName(write.previous_status));
     line += "@" + std::to_string(write.previous_version);
   }
+  if (write.issued_at_ms != 0) {
+    line.append(" token=").append(write.session_id).append("@" + std::to_string(write.issued_at_ms / 1000));
+    if (write.newcomer) line.append(" new");
+  }
   asked_.push_back(line);
   open_writes_.push_back(write.id);
 }
@@ -356,6 +360,21 @@ void HubWorld::Reply(uint64_t core, const link::v1::ClusterReplies& replies) {
   std::string line = "reply to " + Hex(core);
   for (const auto& reply : replies.replies()) line += " " + std::to_string(reply.id()) + "=" + Describe(reply);
   asked_.push_back(line);
+}
+
+void HubWorld::KeepLogout(uint64_t id, const Logout& logout) {
+  std::string line = "keep logout ";
+  line.append(logout.user_id);
+  if (!logout.session_id.empty()) line.append("session ").append(logout.session_id);
+  asked_.push_back(line + "@" + std::to_string(logout.logged_out_at_ms / 1000));
+  open_logouts_.push_back(id);
+}
+
+void HubWorld::AnswerLogout(bool ok) {
+  PRESENCE_CHECK(!open_logouts_.empty(), "an answer is to a logout");
+  const uint64_t id = open_logouts_.front();
+  open_logouts_.pop_front();
+  hub_.OnLogoutKept(now_, id, ok);
 }
 
 void HubWorld::AnswerOnce(OnceResult::Outcome outcome, std::string answer) {

@@ -3,18 +3,20 @@
 //
 // Connections are written slot.generation, those of the store edge/shard/slot.generation in hexadecimal for the edge.
 // Store calls look like
-//   assert e1/0/7.1 attach=1 alice online           [rooms=a,b] [silent=1500ms]
+//   assert e1/0/7.1 attach=1 alice online           [rooms=a,b] [silent=1500ms] [token=s1@990] [new]
 //   reassert e1/0/7.1 attach=1 alice online previous=online@10
 //   remove e1/0/7.1 attach=1 alice previous=online@10
 //   refresh e1/0/7.1@1 e1/0/8.1@1(ping)             typing general alice Alice
 //   publish 1 message general {...}                 outside {...}
 //   publish 1 to alice {...} | publish 1 request 5  publish once key fingerprint [with a copy] | save answer key 3 0
+//   keep logout alice@1000                          keep logout session s1@1000
 //   reply to c1 7=c0:3                              core c0 answers c1's request 7 with a count of 3
 //   read changes since 95000000                     (sweeps and announcements are counted only)
+//   may alice(Alice) general                        of the authorizer
 // and what a link got
 //   welcome watermark=0 | ack 5 | bind 7.1 general handle=1 reply=3 | unbind 7.1 general reply=4 | refuse reply=3 429
 //   deliver 1 {...} | typing 1 {...} | presence alice@10 online everyone | presence alice@10 online rooms=1,2
-//   deliver 1 except=7.1,8.1 {...} | deliver to 7.1 {...} | close 7.1 1008 bye | leave 7.1 general | status 7.1 away
+//   deliver 1 except=7.1,8.1 {...} | deliver to 7.1 {...} | close 7.1 1008 bye | leave 7.1 general [403] | status 7.1 away
 //   drain 5000ms | log level 1 | ack 5 watermark=1000000000 | heartbeat | closed FAILED_PRECONDITION
 // Answers to the API are written "70 OK reached=3 [incomplete] [repeated]", those of the cluster "80 OK c0:1 c1:2".
 // The clock stands at 1,000 s, so that a change of the first second has a version just above 1000000000.
@@ -68,7 +70,7 @@ link::v1::BusEnvelope MessageFrom(uint64_t core, uint64_t sequence, std::string_
 
 StoredChange LoggedChange(std::string_view user, Status status, uint64_t version, std::vector<std::string> rooms = {});
 
-class HubWorld final : private HubOutput, private Store {
+class HubWorld final : private HubOutput, private Store, private RoomAuthorizer {
  public:
   using Lines = std::vector<std::string>;
   using Outcome = WriteResult::Outcome;
@@ -111,6 +113,12 @@ class HubWorld final : private HubOutput, private Store {
   void AnswerRead(const absl::StatusOr<ChangeLog>& log);
   // Hands back the oldest publication that has not come back.
   void LoopBack();
+  // Answers the oldest question about a right.
+  void AnswerRight(RoomRight right, std::chrono::milliseconds cache_for = {}) {
+    AnswerRoom({RoomAnswer::Outcome::kAnswered, right, cache_for});
+  }
+  void AnswerNoRight() { AnswerRoom({}); }  // nobody can say
+  size_t questions_open() const { return open_questions_.size(); }
   void Bus(const link::v1::BusEnvelope& envelope) { hub_.OnBus(now_, envelope); }
   void Broadcast(uint64_t request, std::string_view room, std::string_view data) {
     Request(request, {.room_id = room, .user_id = {}, .data_json = data});
@@ -120,6 +128,8 @@ class HubWorld final : private HubOutput, private Store {
   void AnswerOnce(OnceResult::Outcome outcome, std::string answer = "");
   // Which cores are live.
   void Cores(std::vector<uint64_t> cores) { hub_.OnCoresRead(now_, std::move(cores)); }
+  void AnswerLogout(bool ok = true);
+  void AnswerLogoutRead(const absl::StatusOr<LogoutLog>& log) { hub_.OnLogoutsRead(now_, log); }
   // Another core answers.
   void Count(uint64_t core, uint64_t id, uint32_t count);
   void TurnEnd() { hub_.OnTurnEnd(now_); }
@@ -135,6 +145,8 @@ class HubWorld final : private HubOutput, private Store {
   Lines Changes() { return std::exchange(changes_, {}); }
   // The other cores were told of these shards: "e1/0@2", with the attach.
   Lines ToldAttached() { return std::exchange(attached_, {}); }
+  // Within which time the hub wants to know of logouts.
+  std::vector<std::chrono::milliseconds> LogoutReads() { return std::exchange(logout_reads_, {}); }
   int announcements() const { return announcements_; }
   int withdrawals() const { return withdrawals_; }
   Lines Reports() { return std::exchange(reports_, {}); }
@@ -163,6 +175,8 @@ class HubWorld final : private HubOutput, private Store {
   void PublishOnce(uint64_t id, std::string_view request_id, std::string_view fingerprint,
                    const link::v1::BusEnvelope& envelope, std::string_view outside) override;
   void SaveAnswer(std::string_view request_id, std::string_view answer) override;
+  void KeepLogout(uint64_t id, const Logout& logout) override;
+  void ReadLogouts(std::chrono::milliseconds within) override { logout_reads_.push_back(within); }
   void Announce() override { ++announcements_; }
   void Withdraw() override { ++withdrawals_; }
   void Reply(uint64_t core, const link::v1::ClusterReplies& replies) override;
@@ -171,6 +185,17 @@ class HubWorld final : private HubOutput, private Store {
   void GetPresence(std::string_view, std::function<void(absl::StatusOr<StoredPresence>)>) override {}
   void ListPresence(std::string_view, uint32_t, std::function<void(absl::StatusOr<PresencePage>)>) override {}
   void ReadChanges(uint64_t id, uint64_t since_version) override;
+
+  void Ask(const RoomQuestion& question) override {
+    asked_.push_back("may " + std::string(question.user_id) + "(" + std::string(question.username) + ") " +
+                     std::string(question.room_id));
+    open_questions_.push_back(question.id);
+  }
+  void AnswerRoom(const RoomAnswer& answer) {
+    const uint64_t question = open_questions_.front();
+    open_questions_.pop_front();
+    hub_.OnRoomRight(now_, question, answer);
+  }
 
   // A command is complete when the next one is added or somebody looks.
   Lines& Flush(uint64_t link);
@@ -182,7 +207,9 @@ class HubWorld final : private HubOutput, private Store {
   Lines asked_, answers_, reports_, ordered_, changes_, attached_;
   std::vector<link::v1::ClusterReply> last_replies_;
   int sweeps_ = 0, announcements_ = 0, withdrawals_ = 0;
-  std::deque<uint64_t> open_writes_, open_refreshes_, open_publishes_, open_reads_, open_once_;
+  std::deque<uint64_t> open_writes_, open_refreshes_, open_publishes_, open_reads_, open_once_, open_logouts_,
+      open_questions_;
+  std::vector<std::chrono::milliseconds> logout_reads_;
   std::deque<link::v1::BusEnvelope> on_the_bus_;
   Hub hub_;
 };

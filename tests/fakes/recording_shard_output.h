@@ -49,6 +49,7 @@ class RecordingShardOutput : public ShardOutput {
   void Close(uint32_t slot, uint16_t code, std::string_view reason) override {
     closed.push_back({slot, code, std::string(reason)});
   }
+  void CheckToken(uint32_t slot, std::string_view token) override { checks.emplace_back(slot, token); }
   void DrainEdge(std::chrono::milliseconds window) override { drains.push_back(window); }
   void SetLogLevel(link::v1::LogLevel level) override { log_levels.push_back(level); }
   void Report(Severity severity, uint32_t slot, std::string_view what, std::string_view detail) override {
@@ -73,6 +74,7 @@ class RecordingShardOutput : public ShardOutput {
   std::map<uint32_t, std::vector<Sent>> sent;
   std::vector<Closed> closed;
   std::vector<Reported> reports;
+  std::vector<std::pair<uint32_t, std::string>> checks;
   std::vector<std::chrono::milliseconds> drains;
   std::vector<link::v1::LogLevel> log_levels;
   size_t send_calls = 0;

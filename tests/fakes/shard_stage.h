@@ -27,7 +27,9 @@ class ShardStage {
   explicit ShardStage(ShardOptions options = Options()) : shard(std::move(options), output) {}
 
   // --- time
-  Now now() const { return {SteadyTime() + std::chrono::hours(1) + elapsed, FromUnixMillis(1736856000000) + elapsed}; }
+  Now now() const {
+    return {SteadyTime() + std::chrono::hours(1) + elapsed, FromUnixMillis(1736856000000) + elapsed + wall_offset};
+  }
   void Tick() { shard.OnTick(now()); }
   // Lets time pass, with ticks as they should come.
   void Advance(std::chrono::milliseconds duration) {
@@ -50,7 +52,21 @@ class ShardStage {
   void Open(uint32_t slot, std::string_view user_id, uint32_t generation = 1) {
     if (generations.size() <= slot) generations.resize(slot + 1);
     generations[slot] = generation;
-    shard.OnConnectionOpened(now(), slot, generation, user_id, "name of " + std::string(user_id));
+    const std::string name = "name of " + std::string(user_id);
+    shard.OnConnectionOpened(now(), slot, generation,
+                             {.user_id = user_id, .username = name, .expires_at = now().wall + token_life});
+  }
+  void OpenUnproven(uint32_t slot, uint32_t generation = 1) {
+    if (generations.size() <= slot) generations.resize(slot + 1);
+    generations[slot] = generation;
+    shard.OnUnprovenOpened(now(), slot, generation);
+  }
+  // The verdict on the token that the shard wants checked; a good one names a user as Open does, and a session.
+  void Checked(uint32_t slot, TokenCheck::Outcome outcome, std::string_view user_id = "",
+               std::string_view session_id = "", int64_t issued_at_ms = 0) {
+    const std::string name = "name of " + std::string(user_id);
+    shard.OnTokenChecked(now(), slot, generations[slot],
+                         {outcome, {user_id, name, session_id, issued_at_ms, now().wall + token_life}});
   }
   void Text(uint32_t slot, std::string_view text) { shard.OnClientText(now(), slot, text); }
   void Subscribe(uint32_t slot, const std::string& room) {
@@ -151,12 +167,15 @@ class ShardStage {
     output.events.clear();
     output.closed.clear();
     output.reports.clear();
+    output.checks.clear();
     output.send_calls = 0;
   }
 
   RecordingShardOutput output;
   Shard shard;
   std::chrono::milliseconds elapsed{0};
+  std::chrono::seconds token_life{600};
+  std::chrono::seconds wall_offset{0};  // a clock that was set
   std::vector<uint32_t> generations;
 
  private:
@@ -200,6 +219,9 @@ class ShardStage {
         for (const uint64_t id : event.activity_reported().pinged()) line += " ping:" + Slot(id);
         return line;
       }
+      case EdgeEvent::kTokenRenewed:
+        return "renewed " + Slot(event.token_renewed().connection()) + ":" +
+               event.token_renewed().token().session_id() + number;
       case EdgeEvent::kHeartbeat:
         return "heartbeat";
       case EdgeEvent::EVENT_NOT_SET:

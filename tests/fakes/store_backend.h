@@ -50,6 +50,11 @@ class RecordingListener : public StoreListener {
     once[id] = result;
     answers.push_back(id);
   }
+  void OnLogoutKept(uint64_t id, bool ok) override {
+    logouts_kept[id] = ok;
+    answers.push_back(id);
+  }
+  void OnLogoutsRead(const absl::StatusOr<LogoutLog>& log) override { logouts.push_back(log); }
   void OnCoresRead(const absl::StatusOr<std::vector<uint64_t>>& live) override { cores.push_back(live); }
   void OnChangesRead(uint64_t id, const absl::StatusOr<ChangeLog>& log) override { changes.emplace(id, log); }
   void OnBus(const link::v1::BusEnvelope& envelope) override {
@@ -79,6 +84,8 @@ class RecordingListener : public StoreListener {
   std::map<uint64_t, bool> published;
   std::map<uint64_t, absl::StatusOr<ChangeLog>> changes;
   std::map<uint64_t, OnceResult> once;
+  std::map<uint64_t, bool> logouts_kept;
+  std::vector<absl::StatusOr<LogoutLog>> logouts;
   std::vector<absl::StatusOr<std::vector<uint64_t>>> cores;
   std::vector<uint64_t> answers;  // to writes, refreshes, publications, in the order in which they came
   std::vector<link::v1::BusEnvelope> bus;

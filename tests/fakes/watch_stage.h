@@ -89,6 +89,8 @@ class StagedStore final : public Store {
     FAIL();
   }
   void SaveAnswer(std::string_view, std::string_view) override { FAIL(); }
+  void KeepLogout(uint64_t, const Logout&) override { FAIL(); }
+  void ReadLogouts(std::chrono::milliseconds) override { FAIL(); }
   void Announce() override { FAIL(); }
   void Withdraw() override { FAIL(); }
   void Reply(uint64_t, const link::v1::ClusterReplies&) override { FAIL(); }

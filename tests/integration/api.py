@@ -26,12 +26,14 @@ from harness import PATIENCE, ROOT, Client, run
 _stubs = tempfile.mkdtemp(prefix="presence-stubs-")
 atexit.register(shutil.rmtree, _stubs, ignore_errors=True)
 if protoc.main(["protoc", f"-I{ROOT / 'proto'}", f"--python_out={_stubs}", f"--grpc_python_out={_stubs}",
-                *(f"{name}.proto" for name in ("presence/v1/presence", "presence/admin/v1/admin", "presence/link/v1/link",
+                *(f"{name}.proto" for name in ("presence/v1/presence", "presence/v1/room_authorizer", "presence/admin/v1/admin", "presence/link/v1/link",
                                                "google/rpc/status", "google/rpc/error_details"))]):
     raise RuntimeError("the proto files do not compile")
 sys.path.append(_stubs)
 
 v1 = importlib.import_module("presence.v1.presence_pb2")
+rooms_v1 = importlib.import_module("presence.v1.room_authorizer_pb2")
+rooms_v1_grpc = importlib.import_module("presence.v1.room_authorizer_pb2_grpc")
 admin_v1 = importlib.import_module("presence.admin.v1.admin_pb2")
 link_v1 = importlib.import_module("presence.link.v1.link_pb2")
 _rpc_status = importlib.import_module("google.rpc.status_pb2")

@@ -125,6 +125,16 @@ class Process:
         self.process.send_signal(number)
         if number in (signal.SIGKILL, signal.SIGTERM):
             return self.process.wait(timeout=30 * PATIENCE)
+        if number == signal.SIGSTOP:
+            until(self.stands_still, what=f"{self.name} stands still")
+
+    def stands_still(self):
+        """Every thread has stopped: on a busy machine that is a while after the signal."""
+        states = []
+        for stat in pathlib.Path(f"/proc/{self.pid}/task").glob("*/stat"):
+            with contextlib.suppress(OSError):
+                states.append(stat.read_text().rpartition(")")[2].split()[0])
+        return bool(states) and all(state in "Tt" for state in states)
 
     async def kill_and_wait(self, number):
         return await asyncio.to_thread(self.kill, number)

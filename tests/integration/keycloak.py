@@ -152,15 +152,33 @@ class Keycloak(Process):
             provider["config"].update(enabled=["false"], active=["false"])
             self.admin("PUT", f"/components/{provider['id']}", provider)
 
-    def active_key(self):
-        return self.admin("GET", "/keys")["active"]["RS256"]
+    def active_key(self, algorithm="RS256"):
+        return self.admin("GET", "/keys")["active"].get(algorithm)
 
     def key_providers(self):
         components = self.admin("GET", "/components?type=org.keycloak.keys.KeyProvider")
-        return [c for c in components if c["providerId"] == "rsa-generated"]
+        return [c for c in components if c["providerId"] == "rsa-generated" and "RS256" in c["config"].get("algorithm", ["RS256"])]
+
+    @contextlib.contextmanager
+    def another_key(self, provider, **config):
+        """A key of another kind beside the realm's own, as long as the block lasts."""
+        name = f"another-{provider}"
+        self.admin("POST", "/components", {
+            "name": name, "providerId": provider, "providerType": "org.keycloak.keys.KeyProvider",
+            "config": {"priority": ["50"], "enabled": ["true"], "active": ["true"], **{k: [v] for k, v in config.items()}}})
+        try:
+            yield
+        finally:
+            for component in self.admin("GET", "/components?type=org.keycloak.keys.KeyProvider"):
+                if component["name"] == name:
+                    self.admin("DELETE", f"/components/{component['id']}")
+
+    def end_session(self, session_id):
+        """Ends one session, as an administrator does."""
+        self.admin("DELETE", f"/sessions/{session_id}")
 
     def logout_user(self, user):
-        """Ends all sessions of a user, as an administrator does."""
+        """Ends all sessions of a user, as an administrator does. Each client is told once, not once for each session."""
         found = self.admin("GET", "/users?" + urllib.parse.urlencode({"username": user, "exact": "true"}))
         self.admin("POST", f"/users/{found[0]['id']}/logout")
 
@@ -168,6 +186,12 @@ class Keycloak(Process):
         """A public client where users may log in with their passwords."""
         self.admin("POST", "/clients", {"clientId": client_id, "enabled": True, "publicClient": True,
                                         "directAccessGrantsEnabled": True, **settings})
+
+    def change_client(self, client_id, **attributes):
+        """Sets attributes of a client that is there; "" takes one away."""
+        client = self.admin("GET", "/clients?" + urllib.parse.urlencode({"clientId": client_id}))[0]
+        client["attributes"].update(attributes)
+        self.admin("PUT", f"/clients/{client['id']}", client)
 
     def admin_token(self):
         """Of this Keycloak's administrator; to the realm colink it is a stranger's."""

@@ -96,7 +96,7 @@ def test_tokens_that_are_not_for_this_service_are_refused(keycloak):
         tolerant = stack.add_edge(1, keycloak.settings(JWT_ISSUER=both)).await_ready()
         assert [status_of(tolerant, token) for token in refused] == [101, 101, 401, 401]
         for why in refused.values():
-            assert why in edge.log()
+            until(lambda: why in edge.log())
         assert status_of(edge, id_token) == 401
         assert status_of(tolerant, id_token) == 401
 
@@ -127,6 +127,7 @@ def test_keys_rotate_and_nobody_notices(keycloak):
             return edge.metric("presence_edge_keys") == 1
         while not await asyncio.to_thread(retired):
             await crowd[0].ping()
+            await asyncio.sleep(0.1)  # as often as it likes a client may not
         assert await opening(edge, old_token) == 401
         assert await opening(edge, new_token) == 101
         await alice.ping()
@@ -137,6 +138,64 @@ def test_keys_rotate_and_nobody_notices(keycloak):
         await second_half(edge, *await first_half(edge))
     with stack_of(keycloak) as stack:
         run(story(stack.edges[0]))
+
+
+def test_a_new_key_connects_at_once_however_much_junk_was_asked_for(keycloak):
+    """What strangers make up must not use up the look that a new key needs."""
+    with stack_of(keycloak) as stack:
+        edge = stack.edges[0]
+
+        def junk(number):
+            return jwt.encode({"sub": "m"}, stack.keys.private, algorithm="RS256", headers={"kid": f"junk-{number}"})
+        assert status_of(edge, keycloak.token("alice")) == 101
+        fetches = keycloak.key_fetches()
+        for _ in range(20):
+            assert status_of(edge, junk(0)) == 401
+        assert keycloak.key_fetches() - fetches <= 3, "one for the junk; the regular ones come every ten seconds"
+        assert status_of(edge, junk(1)) == 401
+        keycloak.rotate_keys()
+        assert status_of(edge, keycloak.token("alice")) == 101, "no second attempt"
+
+
+# Keycloak's key providers, and what each is told to make.
+OTHER_KEYS = {
+    "RS384": ("rsa-generated", {"algorithm": "RS384"}), "RS512": ("rsa-generated", {"algorithm": "RS512"}),
+    "PS256": ("rsa-generated", {"algorithm": "PS256"}), "PS512": ("rsa-generated", {"algorithm": "PS512"}),
+    "ES256": ("ecdsa-generated", {"ecdsaEllipticCurveKey": "P-256"}),
+    "ES384": ("ecdsa-generated", {"ecdsaEllipticCurveKey": "P-384"}),
+    "EdDSA": ("eddsa-generated", {"eddsaEllipticCurveKey": "Ed25519"}),
+    "EdDSA with Ed448": ("eddsa-generated", {"eddsaEllipticCurveKey": "Ed448"}),
+}
+
+
+def test_keys_of_every_algorithm_that_keycloak_signs_with(keycloak):
+    with stack_of(keycloak) as stack:
+        edge = stack.edges[0]
+        try:
+            for name, (provider, config) in OTHER_KEYS.items():
+                algorithm = name.split()[0]
+                with keycloak.another_key(provider, **config):
+                    keycloak.change_client("colink-web", **{"access.token.signed.response.alg": algorithm})
+                    token = keycloak.token("alice")
+                    assert jwt.get_unverified_header(token)["alg"] == algorithm
+                    # A new key each time, and more of them than may be asked for at once: some wait for their turn.
+                    assert status_of(edge, token) == 101, name
+                    assert status_of(edge, token[:-12] + "AAAAAAAAAAAA") == 401, name
+        finally:
+            keycloak.change_client("colink-web", **{"access.token.signed.response.alg": ""})
+        assert status_of(edge, keycloak.token("alice")) == 101
+
+
+def test_a_refreshed_token_is_of_the_same_user_and_session(keycloak):
+    first = keycloak.login("alice")
+    second = keycloak.refresh(first)
+    before, after = claims(first["access_token"]), claims(second["access_token"])
+    assert (before["sub"], before["sid"]) == (after["sub"], after["sid"])
+    assert before["jti"] != after["jti"]
+    with stack_of(keycloak) as stack:
+        assert status_of(stack.edges[0], second["access_token"]) == 101
+        # For renewing, not for connecting.
+        assert status_of(stack.edges[0], second["refresh_token"]) == 401
 
 
 def test_keycloak_is_away(keycloak):
@@ -179,6 +238,81 @@ def test_a_session_that_is_over_yields_no_more_tokens(keycloak):
     phone = keycloak.refresh(phone)
     keycloak.logout_user("bob")
     assert keycloak.refresh(phone) is None
+
+
+@contextlib.contextmanager
+def logout_stack(keycloak, by_session):
+    """Two edges on one core; Keycloak tells the first one of logouts, and names the session only when it is told to."""
+    settings = keycloak.settings(JWT_AUDIENCE="colink-api", KEYCLOAK_CLIENT_ID="colink-web")
+    with Stack(edges=2, edge_settings=settings) as stack:
+        keycloak.change_client("colink-web", **{"backchannel.logout.url": stack.edges[0].http + "/backchannel-logout",
+                                                "backchannel.logout.session.required": str(by_session).lower()})
+        try:
+            yield stack.edges
+        finally:
+            keycloak.change_client("colink-web", **{"backchannel.logout.url": ""})
+
+
+async def closed_within_a_second(clients):
+    started = asyncio.get_running_loop().time()
+    for client in clients:
+        assert (await client.await_closed(), client.socket.close_reason) == (4401, "logged out")
+    assert asyncio.get_running_loop().time() - started < PATIENCE
+
+
+def test_a_logout_at_keycloak_closes_the_sockets_of_that_session_on_every_edge(keycloak):
+    laptop, phone, other = keycloak.login("alice"), keycloak.login("alice"), keycloak.login("bob")
+
+    async def story(near, far):
+        laptops, phones = [[await Client.open(edge, device["access_token"]) for edge in (near, far)] for device in (laptop, phone)]
+        bob = await Client.open(far, other["access_token"])
+        await asyncio.to_thread(keycloak.logout, laptop)
+        await closed_within_a_second(laptops)
+        for client in (*phones, bob):
+            await client.ping()
+        # It stays out, with the token that is good by itself for minutes yet; nobody else does.
+        for edge in (near, far):
+            assert not await stays_open(edge, laptop["access_token"])
+            assert await stays_open(edge, phone["access_token"])
+
+        await asyncio.to_thread(keycloak.end_session, claims(phone["access_token"])["sid"])  # by an administrator
+        await closed_within_a_second(phones)
+        await bob.ping()
+        assert not await stays_open(far, phone["access_token"])
+        assert await stays_open(far, await asyncio.to_thread(keycloak.token, "alice")), "a new session"
+        await bob.close()
+    with logout_stack(keycloak, by_session=True) as (near, far):
+        run(story(near, far))
+
+
+def test_a_logout_that_names_no_session_is_of_all_of_the_users(keycloak):
+    tokens = [keycloak.token("alice") for _ in range(2)]
+    other = keycloak.token("bob")
+
+    async def story(near, far):
+        devices = [await Client.open(edge, token) for edge in (near, far) for token in tokens]
+        bob = await Client.open(far, other)
+        await asyncio.to_thread(keycloak.logout_user, "alice")
+        await closed_within_a_second(devices)
+        await bob.ping()
+        for token in tokens:
+            assert not await stays_open(near, token)
+        await bob.close()
+    with logout_stack(keycloak, by_session=False) as (near, far):
+        run(story(near, far))
+
+
+async def stays_open(edge, token):
+    """Whether a socket that opens with this token is left open: the core closes it when it has asked the store."""
+    client = await Client.open(edge, token)
+    try:
+        await client.await_closed(1)
+    except asyncio.TimeoutError:
+        await client.ping()
+        await client.close()
+        return True
+    assert (client.close_code, client.socket.close_reason) == (4401, "logged out")
+    return False
 
 
 # Backends: service accounts of the same realm, and the core's API.

@@ -28,6 +28,7 @@ EXPECTED = {
     "/SetTyping": "{",
     "/SetStatus": '"connection_count": 1',
     "/UnsubscribeUser": '"connection_count": 1',
+    "/ForgetRoomRights": "{",
     "/DisconnectConnection": "{",
     "/DisconnectUser": "{",
     "/GetClusterState": '"store_up": true',

@@ -113,7 +113,7 @@ def test_one_client_cannot_use_up_the_log_of_the_others(stack):
     async def story():
         loud = await Client.open(stack.edges[0], stack.token("loud"))
         for _ in range(500):
-            await loud.send_text('{"type":"auth","token":"' + stack.token("loud") + '"}')
+            await loud.send_text('{"type":"login","token":"' + stack.token("loud") + '"}')
         await loud.ping()
         quiet = await Client.open(stack.edges[0], stack.token("quiet"))
         await quiet.send_text("the quiet one's mistake")

@@ -60,7 +60,9 @@ class Cluster:
         self.sentinels = [self.add(Sentinel(directory, number, self.primary)) for number in range(3)]
         until(lambda: all(sentinel.knows_everybody() for sentinel in self.sentinels), 30, what="the Sentinels know each other")
         settings = {"REDIS_SENTINELS": ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels),
-                    "REDIS_MASTER_NAME": "chat"}
+                    "REDIS_MASTER_NAME": "chat", "ROOM_AUTH": "redis"}
+        self.primary.client.sadd("user.write:alice", "*")
+        self.primary.client.sadd("room.write:general", "bob")
         keys = Keys(directory)
         self.token = keys.token
         # What REDIS_URL names is nowhere: only the Sentinels know.
@@ -119,6 +121,14 @@ async def fail_over(cluster, how):
     await hears_messages(cluster, bob, "after")
     print(f"promoted {promoted - began:.2f} s after the loss; messages flow {time.monotonic() - promoted:.2f} s later")
 
+    # Rights are those of the new primary.
+    cluster.primary.client.sadd("room.write:later", "bob")
+    def let_in():
+        return bob.seen(type="subscribed", channel_id="later")
+    while not let_in():
+        await bob.send(type="subscribe", channel_id="later")
+        with contextlib.suppress(AssertionError):
+            await until_async(let_in, 1)
     # Typing crosses the cores, over the new primary.
     await alice.send(type="typing", channel_id="general")
     await bob.expect(type="typing", user_id="alice")

@@ -1,5 +1,6 @@
 #include "tests/sim/callers.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <utility>
 
@@ -8,6 +9,7 @@
 
 namespace presence::sim {
 
+using link::v1::ClusterReply;
 using link::v1::ClusterRequest;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
@@ -54,8 +56,10 @@ void Callers::Act() {
       }
       if (world_.random().OneIn(3) && world_.RedisRemembers()) return SendOnce(core, sent);
       Send(*core, sent, [](const auto&, const auto&) {});
-    } else if (dice < 85) {
+    } else if (dice < 82) {
       GiveOrder(core);
+    } else if (dice < 85) {
+      LogSomebodyOut(core);
     } else {
       AskSomething(core);
     }
@@ -186,6 +190,57 @@ void Callers::CheckOrders() {
   for (const Order& order : std::exchange(pending_, {})) {
     world_.Check(IsTrue(order), "what was ordered of " + order.session->Name() +
                                     " is so: " + (order.kind == Order::Kind::kLeave ? "left " + order.room : "status"));
+  }
+}
+
+// ------------------------------------------------------------------------------------------------------------- logouts
+
+bool Callers::Covers(const KnownLogout& logout, const Session& session) {
+  if (session.login.issued_at_s * 1000 > logout.at_ms) return false;
+  return logout.session.empty() ? logout.user == session.user_id : logout.session == session.login.session_id;
+}
+
+void Callers::LogSomebodyOut(const std::shared_ptr<CoreProcess>& core) {
+  const auto nothing = [](const absl::Status&, const auto&) {};
+  if (world_.random().OneIn(3) || world_.sessions().empty()) return LogOut(*core, world_.AnyUser(), "", nothing);
+  const Session& session = *world_.sessions()[world_.random().Below(world_.sessions().size())];
+  LogOut(*core, world_.random().OneIn(2) ? session.user_id : "", session.login.session_id, nothing);
+}
+
+void Callers::LogOut(CoreProcess& core, const std::string& user, const std::string& session,
+                     CoreProcess::ClusterAnswered done) {
+  ClusterRequest body;
+  const int64_t at_ms = ToUnixMillis(world_.Clocks().wall) / 1000 * 1000;  // as providers say it
+  body.mutable_end_sessions()->set_user_id(user);
+  body.mutable_end_sessions()->set_session_id(session);
+  body.mutable_end_sessions()->set_logged_out_at_ms(at_ms);
+  world_.Trace("logout of " + user + " " + session + " at " + std::to_string(at_ms / 1000));
+  logouts_.push_back({session.empty() ? user : "", session, at_ms});
+  KnownLogout& logout = logouts_.back();
+  Ask(core, std::move(body),
+      [this, &logout, done = std::move(done)](const absl::Status& status, const std::vector<ClusterReply>& replies) {
+        world_.Trace("logout answered: " + status.ToString());
+        logout.confirmed = status.ok();
+        done(status, replies);
+      });
+}
+
+void Callers::CheckLoggedOut(const Session& session) const {
+  world_.Check(IsLoggedOut(session), session.Name() + " was logged out by somebody");
+}
+
+bool Callers::IsLoggedOut(const Session& session) const {
+  return std::any_of(logouts_.begin(), logouts_.end(),
+                     [&](const KnownLogout& logout) { return Covers(logout, session); });
+}
+
+void Callers::CheckLogouts() const {
+  if (!world_.RedisRemembers()) return;
+  for (const auto& session : world_.sessions()) {
+    if (session->closing) continue;
+    for (const KnownLogout& logout : logouts_) {
+      world_.Check(!logout.confirmed || !Covers(logout, *session), session->Name() + " is logged out, and is open");
+    }
   }
 }
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <set>
@@ -37,6 +38,16 @@ class Callers {
   // What was ordered and was not yet true when it was answered.
   void CheckOrders();
 
+  // A logout of a user, or of one session. `done` gets what it was answered.
+  void LogOut(CoreProcess& core, const std::string& user, const std::string& session,
+              CoreProcess::ClusterAnswered done);
+  // Of a connection that is closed as logged out: somebody has logged it out.
+  void CheckLoggedOut(const Session& session) const;
+  // Somebody has, or has tried to.
+  bool IsLoggedOut(const Session& session) const;
+  // At a quiet point: no connection is open whose token was voided by a logout that was answered with OK.
+  void CheckLogouts() const;
+
  private:
   struct Sent {
     std::string room, user, data, request_id;
@@ -56,6 +67,14 @@ class Callers {
     std::shared_ptr<CoreProcess> core;  // that knew it
   };
 
+  struct KnownLogout {
+    std::string user, session;  // one of them is empty
+    int64_t at_ms = 0;
+    bool confirmed = false;
+  };
+
+  static bool Covers(const KnownLogout& logout, const Session& session);
+  void LogSomebodyOut(const std::shared_ptr<CoreProcess>& core);
   uint64_t Send(CoreProcess& core, std::shared_ptr<Sent> sent, CoreProcess::MessageAnswered done);
   void SendOnce(const std::shared_ptr<CoreProcess>& core, const std::shared_ptr<Sent>& sent);
   void GiveOrder(const std::shared_ptr<CoreProcess>& core);
@@ -67,6 +86,7 @@ class Callers {
   World& world_;
   uint64_t last_request_ = 0;
   std::vector<Order> pending_;
+  std::deque<KnownLogout> logouts_;  // rows keep their place
 };
 
 }  // namespace presence::sim

@@ -12,6 +12,10 @@ using std::chrono::seconds;
 using Asks = Session::Said::Asks;
 using Kind = Session::Said::Kind;
 
+constexpr std::string_view kPing = R"({"type":"ping"})";
+constexpr std::string_view kNonsense = R"({"type":"nonsense"})";
+constexpr uint16_t kLoggedOut = 4401;
+
 std::string RoomRequest(std::string_view type, const std::string& room) {
   const std::string_view field = World::IsDm(room) ? "dm_id" : "channel_id";
   return std::string(R"({"type":")")
@@ -40,6 +44,9 @@ void Client::Act() {
     return;
   }
   if (!online()) {
+    // Who is told to be logged out logs in again; some try the old token a few times first.
+    if (session_ != nullptr && session_->close_code == kLoggedOut && (world_.calm() || world_.random().OneIn(2)))
+      LogIn();
     session_ = nullptr;
     if (!wants_online_ && world_.now() >= offline_until_) wants_online_ = true;
     if (wants_online_) Connect();
@@ -61,7 +68,7 @@ void Client::ActAtRandom() {
     SetAway(!away());
   } else if (dice < 68) {
     ++session_->errors_expected;
-    Say(R"({"type":"nonsense"})");
+    Say(std::string(kNonsense));
   } else if (dice < 72) {
     Close();
     wants_online_ = false;
@@ -70,15 +77,36 @@ void Client::ActAtRandom() {
     Vanish();
   } else if (dice < 80) {
     Ping();
+  } else if (dice < 83 && !session_->auth_unanswered && !world_.callers().IsLoggedOut(*session_)) {
+    Renew();
+  } else if (dice < 85 && world_.floods()) {
+    Flood();
   }
 }
 
+void Client::LogIn() {
+  const int64_t now_s = ToUnixMillis(world_.Clocks().wall) / 1000;
+  // Some have their devices in one session.
+  const std::string session = world_.random().OneIn(3) ? "s" : "s" + std::to_string(world_.random().Below(1000));
+  login_ = {session + " of " + user_id_, now_s};
+  world_.Trace(user_id_ + " logs in: " + login_.session_id + " at " + std::to_string(now_s));
+}
+
+// A provider gives no newer token of a session that has ended.
+void Client::Renew() {
+  login_.issued_at_s = ToUnixMillis(world_.Clocks().wall) / 1000;
+  session_->auth_unanswered = true;
+  Say(R"({"type":"auth","token":")" + std::to_string(login_.issued_at_s) + "\"}");
+}
+
 void Client::Connect() {
+  if (login_.issued_at_s == 0 || world_.random().OneIn(20)) LogIn();
   const std::shared_ptr<EdgeProcess> edge = world_.AnyEdge();
   if (edge == nullptr) return;
   session_ = std::make_shared<Session>();
   session_->user_id = user_id_;
   session_->username = "name of " + user_id_;
+  session_->login = login_;
   session_->edge = edge;
   session_->shard = static_cast<uint32_t>(world_.random().Below(edge->shards()));
   world_.AddSession(session_);
@@ -109,7 +137,14 @@ void Client::SetAway(bool away) {
 
 void Client::Ping() {
   ++session_->pings_unanswered;
-  Say(R"({"type":"ping"})");
+  Say(std::string(kPing));
+}
+
+// More than a burst; sometimes more than is listened to.
+void Client::Flood() {
+  const size_t frames = 50 + world_.random().Below(250);
+  session_->errors_expected += static_cast<int>(frames);
+  for (size_t i = 0; i < frames; ++i) Say(std::string(kNonsense));
 }
 
 void Client::Close() {
@@ -138,8 +173,11 @@ void Client::Say(Session::Said said_now) {
         world_.scheduler().After(world_.ClientDelay(), [session] { session->client_open = false; });
         return;
       case Session::Said::Kind::kText:
-        if (!session->closing) session->Arrived(world_.now(), said);
-        return shard.OnClientText(*session, said.text);
+        if (shard.OnClientText(*session, said.text)) return session->Arrived(world_.now(), said);
+        // Over a limit, or closed: nothing has come of it but an error, if anything.
+        if (said.text == kPing) --session->pings_unanswered;
+        if (said.text == kNonsense) --session->errors_expected;
+        return;
       case Session::Said::Kind::kEnd:
         return shard.OnClientClosed(*session);
     }

@@ -33,9 +33,12 @@ class Client {
   void Act();
   void ActAtRandom();
   void Connect();
+  void LogIn();
+  void Renew();
   void Subscribe(const std::string& room);
   void Unsubscribe(const std::string& room);
   void Ping();
+  void Flood();
   void Close();
   void Vanish();
   void Say(std::string text) { Say(Session::Said{Session::Said::Kind::kText, std::move(text)}); }
@@ -43,6 +46,7 @@ class Client {
 
   World& world_;
   const std::string user_id_;
+  Login login_;
   std::set<std::string> rooms_;  // subscribed to again with each connection, also when an order took it out of them
   bool away_ = false;
   bool wants_online_ = true;

@@ -183,6 +183,12 @@ void CoreProcess::OnPublishedOnce(uint64_t id, const core::OnceResult& result) {
 void CoreProcess::OnCoresRead(const absl::StatusOr<std::vector<uint64_t>>& cores) {
   hub_->OnCoresRead(world_.Clocks(), cores);
 }
+void CoreProcess::OnLogoutKept(uint64_t id, bool ok) {
+  hub_->OnLogoutKept(world_.Clocks(), id, ok);
+}
+void CoreProcess::OnLogoutsRead(const absl::StatusOr<core::LogoutLog>& log) {
+  hub_->OnLogoutsRead(world_.Clocks(), log);
+}
 void CoreProcess::OnReplies(const link::v1::ClusterReplies& replies) {
   link::v1::ClusterReplies arrived;
   world_.Check(arrived.ParseFromString(replies.SerializeAsString()), "ClusterReplies parse");

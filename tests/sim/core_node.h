@@ -76,6 +76,8 @@ class CoreProcess final : public Process,
   void OnPublishedOnce(uint64_t id, const core::OnceResult& result) override;
   void OnCoresRead(const absl::StatusOr<std::vector<uint64_t>>& cores) override;
   void OnReplies(const link::v1::ClusterReplies& replies) override;
+  void OnLogoutKept(uint64_t id, bool ok) override;
+  void OnLogoutsRead(const absl::StatusOr<core::LogoutLog>& log) override;
   void OnBus(const link::v1::BusEnvelope& envelope) override;
   void OnOutsideMessage(std::string_view text) override;
   void OnOutsidePresence(std::string_view text) override;

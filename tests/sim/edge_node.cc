@@ -1,5 +1,6 @@
 #include "tests/sim/edge_node.h"
 
+#include <charconv>
 #include <cstdio>
 #include <utility>
 
@@ -20,6 +21,17 @@ edge::ShardOptions OptionsOf(const World& world, uint64_t incarnation, uint32_t 
   options.incarnation = incarnation;
   options.shard = number;
   return options;
+}
+
+constexpr uint16_t kLoggedOut = 4401;
+
+edge::TokenFacts FactsOf(const Session& session) {
+  edge::TokenFacts facts;
+  facts.user_id = session.user_id;
+  facts.username = session.username;
+  facts.session_id = session.login.session_id;
+  facts.issued_at_ms = session.login.issued_at_s * 1000;
+  return facts;
 }
 
 // The payload of one unmasked text frame (RFC 6455, section 5.2).
@@ -104,13 +116,23 @@ bool ShardNode::Accept(const std::shared_ptr<Session>& session) {
   session->slot = slot;
   session->generation = ++slots_[slot].generation;
   session->at_open = world_.published();
-  shard_.OnConnectionOpened(world_.Clocks(), slot, session->generation, session->user_id, session->username);
+  shard_.OnConnectionOpened(world_.Clocks(), slot, session->generation, FactsOf(*session));
   return true;
 }
 
-void ShardNode::OnClientText(Session& session, std::string_view text) {
-  if (session.freed) return;
+bool ShardNode::OnClientText(Session& session, std::string_view text) {
+  if (session.freed) return false;
+  const bool was_closing = session.closing;
+  const auto refused = [this] { return shard_.counters().frames_over_frames + shard_.counters().frames_over_bytes; };
+  const uint64_t refused_before = refused(), told_before = session.refusals;
+  shard_.OnBytesReceived(world_.Clocks(), session.slot, text.size());
   shard_.OnClientText(world_.Clocks(), session.slot, text);
+  if (session.closing) {
+    world_.Check(was_closing || world_.floods(), "what a client says closes it only when it floods");
+    return false;
+  }
+  world_.Check(refused() - refused_before == session.refusals - told_before, "a refused frame gets one error 429");
+  return refused() == refused_before;
 }
 
 void ShardNode::OnClientClosed(Session& session) {
@@ -162,10 +184,25 @@ void ShardNode::Close(uint32_t slot, uint16_t code, std::string_view reason) {
   world_.Check(session != nullptr && !session->closing, "only an open connection is closed");
   world_.Trace("close " + session->user_id + " " + std::to_string(code) + " " + std::string(reason));
   session->closing = true;
+  session->close_code = code;
+  if (code == kLoggedOut) world_.callers().CheckLoggedOut(*session);
   // A client that is there answers; for one that is not, the socket waits for a while.
   const SimTime delay = session->vanished ? seconds(3) : world_.ClientDelay();
   world_.scheduler().AtProcess(world_.now() + delay, edge_.shared_from_this(), [this, session] { Free(*session); });
   if (!session->vanished) world_.scheduler().After(world_.ClientDelay(), [session] { session->client_open = false; });
+}
+
+void ShardNode::CheckToken(uint32_t slot, std::string_view token) {
+  // The simulated clients show good tokens of their own, of the same session: the text is when it was issued. The check takes a while.
+  int64_t issued_at_s = 0;
+  std::from_chars(token.data(), token.data() + token.size(), issued_at_s);
+  world_.scheduler().AtProcess(world_.now() + world_.ClientDelay(), edge_.shared_from_this(),
+                               [this, session = slots_[slot].session, issued_at_s] {
+                                 if (session->freed) return;
+                                 session->login.issued_at_s = issued_at_s;
+                                 shard_.OnTokenChecked(world_.Clocks(), session->slot, session->generation,
+                                                       {edge::TokenCheck::Outcome::kGood, FactsOf(*session)});
+                               });
 }
 
 void ShardNode::Report(Severity /*severity*/, uint32_t slot, std::string_view what, std::string_view detail) {

@@ -37,7 +37,8 @@ class ShardNode final : private edge::ShardOutput {
 
   // A handshake. False: refused, since the shard is not ready.
   bool Accept(const std::shared_ptr<Session>& session);
-  void OnClientText(Session& session, std::string_view text);
+  // False: it is over a limit.
+  bool OnClientText(Session& session, std::string_view text);
   void OnClientClosed(Session& session);
 
  private:
@@ -50,6 +51,7 @@ class ShardNode final : private edge::ShardOutput {
   void DropLink(std::string_view why) override;
   void Send(absl::Span<const uint32_t> slots, const edge::FrameRef& frame, edge::SendPolicy policy) override;
   void Close(uint32_t slot, uint16_t code, std::string_view reason) override;
+  void CheckToken(uint32_t slot, std::string_view token) override;
   void DrainEdge(std::chrono::milliseconds /*window*/) override {}
   void SetLogLevel(link::v1::LogLevel /*level*/) override {}
   void Report(Severity severity, uint32_t slot, std::string_view what, std::string_view detail) override;

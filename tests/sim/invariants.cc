@@ -22,6 +22,8 @@ constexpr seconds kQuiet{50};
 // Removals are repeated for 30 s, links of an edge are awaited for 5 s.
 constexpr seconds kEmpty{100};
 constexpr seconds kProbe{3};
+// A client notices within 2 s, and may do so again: who logs in in the second of a logout has to do it once more.
+constexpr seconds kRelogin{15};
 // Several ways through a slow network, of up to 1 s each, are rarely longer; EDGE_GRACE is.
 constexpr seconds kMove{4};
 
@@ -83,6 +85,7 @@ void World::CheckQuiet() {
     Check(sizes.cores == cores_.size(), "all cores know each other");
   }
   callers_.CheckOrders();
+  callers_.CheckLogouts();
   CheckTables();
   CheckPresence();
   CheckWatchers();
@@ -91,6 +94,7 @@ void World::CheckQuiet() {
   ProbePresence();
   ProbeMoves();
   ProbeOrders();
+  ProbeLogouts();
   ProbeQueries();
   CheckTables();
 }
@@ -306,6 +310,37 @@ void World::ProbeQueries() {
   });
   RunFor(kProbe);
   Check(answered == 2, "queries are answered in time");
+}
+
+// Nothing fails: a session, and then a user, is out on every edge when it is answered, and nobody else is.
+void World::ProbeLogouts() {
+  const Client& client = *random_.PickFrom(clients_);
+  const std::string session_id = client.session()->login.session_id;
+  std::vector<std::shared_ptr<Session>> before;
+  for (const auto& other : clients_) before.push_back(other->session());
+  int answered = 0;
+  const auto log_out = [&](const std::string& user, const std::string& session) {
+    callers_.LogOut(*AnyCore(), user, session, [&, user](const absl::Status& status, const auto&) {
+      ++answered;
+      Check(status.ok(), "a logout is carried out where nothing fails: " + status.ToString());
+      for (const auto& other : before) {
+        const bool out = user.empty() ? other->login.session_id == session_id : other->user_id == user;
+        Check(!out || other->closing, other->Name() + " is out");
+      }
+    });
+  };
+  log_out("", session_id);
+  RunFor(kProbe);
+  Check(answered == 1, "a logout is answered in time");
+  for (const auto& other : before) {
+    Check(other->closing == (other->login.session_id == session_id), "one session alone has ended");
+  }
+  log_out(client.user_id(), "");
+  RunFor(kProbe);
+  Check(answered == 2, "a logout is answered in time");
+  RunFor(kRelogin);
+  callers_.CheckLogouts();
+  CheckPresence();
 }
 
 void World::ProbePresence() {

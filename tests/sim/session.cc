@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "tests/sim/world.h"
 
@@ -68,6 +69,11 @@ void Session::OnFrame(World& world, std::string_view text, uint64_t attach) {
     greeted = true;
   } else if (type == "pong") {
     world.Check(--pings_unanswered >= 0, "each ping gets one pong");
+  } else if (type == "auth") {
+    world.Check(std::exchange(auth_unanswered, false), "a new token is confirmed once");
+  } else if (type == "error" && frame.at("code") == 429) {
+    world.Check(world.floods(), "only floods are refused");
+    ++refusals;
   } else if (type == "error") {
     world.Check(frame.at("code") == 400 && --errors_expected >= 0, "errors come for bad input: " + std::string(text));
   } else if (type == "subscribed" || type == "unsubscribed") {

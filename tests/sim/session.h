@@ -18,6 +18,12 @@ namespace presence::sim {
 class EdgeProcess;
 class World;
 
+// What the token of a client says, which it shows with each connection until it logs in again.
+struct Login {
+  std::string session_id;
+  int64_t issued_at_s = 0;
+};
+
 struct Session {
   struct Room {
     std::deque<bool> unanswered;  // requests in order; true: subscribe
@@ -29,12 +35,14 @@ struct Session {
   };
 
   std::string user_id, username;
+  Login login;
   std::shared_ptr<EdgeProcess> edge;
   uint32_t shard = 0, slot = 0, generation = 0;
 
   // The socket, at the edge.
   bool closing = false;  // the shard has closed it, or knows that it is closed: no frame may come
   bool freed = false;    // the shard has heard of the end
+  uint16_t close_code = 0;
   // The client.
   bool client_open = true;
   bool vanished = false;  // without a word
@@ -53,6 +61,8 @@ struct Session {
 
   bool greeted = false;
   int pings_unanswered = 0, errors_expected = 0;
+  bool auth_unanswered = false;
+  uint64_t refusals = 0;  // errors 429 that came
   std::map<std::string, Room> rooms;
   // What the shard has been told last, by the client or by an order.
   std::set<std::string> wanted;

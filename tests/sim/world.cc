@@ -34,10 +34,19 @@ World::World(uint64_t seed, bool trace)
   shard_options_.isolation_max = kIsolations[random_.Below(3)];
   // Enough for few clients; in some runs little enough to make presence wait.
   shard_options_.presence_frames_per_second = random_.OneIn(3) ? 100 : 200'000;
+  // In some runs clients flood, and meet one limit or the other; who does not is never refused.
+  floods_ = random_.OneIn(3);
+  const bool by_bytes = random_.OneIn(2);
+  shard_options_.frames_per_second = floods_ && !by_bytes ? 20 : 50;
+  shard_options_.frames_burst = floods_ && !by_bytes ? 60 : 2'000;
+  shard_options_.bytes_per_second = floods_ && by_bytes ? 1'000 : 64 * 1024;
+  shard_options_.bytes_burst = floods_ && by_bytes ? 3'000 : 1024 * 1024;
   hub_options_.scope = random_.OneIn(3) ? core::PresenceScope::kRooms : core::PresenceScope::kEveryone;
   hub_options_.writes_in_flight_max = random_.OneIn(3) ? 2 : 512;
   redis_delay_max_ = random_.OneIn(3) ? SimTime(milliseconds(100)) : SimTime(milliseconds(3));
   network_delay_max_ = random_.OneIn(3) ? SimTime(milliseconds(300)) : SimTime(milliseconds(3));
+  // As many as there may be clients: refused are those who come back while what is left of them still counts.
+  store_options_.connections_per_user_max = random_.OneIn(3) ? 20 : 0;
   users_ = 1 + random_.Below(8);
   rooms_ = 1 + random_.Below(6);
   shards_per_edge_ = 1 + static_cast<uint32_t>(random_.Below(2));

@@ -68,9 +68,11 @@ class World final : private core::BusSubscriber {
   SimTime GatherDelay() { return random_.Between(SimTime(0), std::chrono::milliseconds(2)); }
   SimTime ClientDelay() { return random_.Between(SimTime(100), std::chrono::milliseconds(50)); }
   core::MemoryDatabase& database() { return database_; }
+  Callers& callers() { return callers_; }
   const core::StoreOptions& store_options() const { return store_options_; }
   const core::HubOptions& hub_options() const { return hub_options_; }
   const edge::ShardOptions& shard_options() const { return shard_options_; }
+  bool floods() const { return floods_; }  // clients send more than they may
 
   // --- the network
   std::shared_ptr<SimLink> Connect(const std::shared_ptr<EdgeProcess>& edge, uint32_t shard,
@@ -138,6 +140,7 @@ class World final : private core::BusSubscriber {
   void ProbeRooms();
   void ProbeUsers();
   void ProbeOrders();
+  void ProbeLogouts();
   void ProbeMoves();
   void ProbeQueries();
   void ProbePresence();
@@ -155,6 +158,7 @@ class World final : private core::BusSubscriber {
   core::StoreOptions store_options_;
   core::HubOptions hub_options_;
   edge::ShardOptions shard_options_;
+  bool floods_ = false;
   size_t users_ = 0, rooms_ = 0;
   uint32_t shards_per_edge_ = 0;
 

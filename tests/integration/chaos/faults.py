@@ -72,7 +72,8 @@ async def cut_core_from_edges(world, random):
 
 
 async def cut_core_from_redis(world, random):
-    await _broken([random.choice(world.to_redis)], random.choice(["cut", "swallow"]), random.uniform(0.5, 8))
+    # An entry that is not refreshed for 2 H + 3 s ends: see README.md.
+    await _broken([random.choice(world.to_redis)], random.choice(["cut", "swallow"]), random.uniform(0.5, 5))
 
 
 async def nothing(world, random):
