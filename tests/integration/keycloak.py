@@ -178,7 +178,8 @@ class Keycloak(Process):
         self.admin("DELETE", f"/sessions/{session_id}")
 
     def logout_user(self, user):
-        """Ends all sessions of a user, as an administrator does. Each client is told once, not once for each session."""
+        """Ends all sessions of a user, as an administrator does. Each client is told once, not once for each session: by a token with the
+        issuer of the session whose id is the first. Nothing is said again when that is refused."""
         found = self.admin("GET", "/users?" + urllib.parse.urlencode({"username": user, "exact": "true"}))
         self.admin("POST", f"/users/{found[0]['id']}/logout")
 
