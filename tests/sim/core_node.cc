@@ -78,10 +78,7 @@ void CoreProcess::Tick() {
   store_->RunPending();  // also notices that a store has stalled
   hub_->OnTick(world_.Clocks());
   Step();
-  // Behind whatever a stall has kept waiting: ticks come after everything that has arrived.
-  world_.scheduler().AtProcess(world_.now() + milliseconds(100), shared_from_this(), [this] {
-    world_.scheduler().AtProcess(world_.now() + milliseconds(1), shared_from_this(), [this] { Tick(); });
-  });
+  world_.TickLater(shared_from_this(), [this] { Tick(); });
 }
 
 void CoreProcess::Step() {

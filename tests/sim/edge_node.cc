@@ -171,11 +171,11 @@ void ShardNode::DropLink(std::string_view why) {
 }
 
 void ShardNode::Send(absl::Span<const uint32_t> slots, const edge::FrameRef& frame, edge::SendPolicy /*policy*/) {
-  const std::string_view text = TextOf(frame);
+  const ReceivedFrame read = ReadFrame(world_, TextOf(frame));
   for (const uint32_t slot : slots) {
     world_.Check(slot < slots_.size() && slots_[slot].session != nullptr && !slots_[slot].session->closing,
                  "a frame goes to an open connection");
-    slots_[slot].session->OnFrame(world_, text, attach_);
+    slots_[slot].session->OnFrame(world_, read, attach_);
   }
 }
 
@@ -227,10 +227,7 @@ void EdgeProcess::Crash() {
 
 void EdgeProcess::Tick() {
   for (const auto& shard : shards_) shard->Tick();
-  // Behind whatever a stall has kept waiting: ticks come after everything that has arrived.
-  world_.scheduler().AtProcess(world_.now() + milliseconds(100), shared_from_this(), [this] {
-    world_.scheduler().AtProcess(world_.now() + milliseconds(1), shared_from_this(), [this] { Tick(); });
-  });
+  world_.TickLater(shared_from_this(), [this] { Tick(); });
 }
 
 }  // namespace presence::sim

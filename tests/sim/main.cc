@@ -2,18 +2,25 @@
 // presence_sim --seeds=A..B            many; the first that fails is named and ends it
 // presence_sim --seconds=S [--seed=N]  as many as fit into that time, from N on; the variable
 //                                      PRESENCE_SIM_SECONDS stands above S
+// --jobs=N                             in so many processes, each with every Nth seed; the first failure ends all
 //
 // Exit code 0: no invariant was broken. Each seed is run in a world of its own; the first one twice, to see that it repeats itself.
+#include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
 #include <charconv>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
-#include <limits>
+#include <new>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "tests/sim/world.h"
 
@@ -35,6 +42,7 @@ void OnAbort(int /*signal*/) {
 struct Options {
   uint64_t first = 1, last = 1;
   double seconds = 0;
+  uint64_t jobs = 1;
   bool trace = false;
 };
 
@@ -48,6 +56,9 @@ bool Read(std::string_view argument, Options* options) {
     return argument.starts_with(name) ? argument.substr(name.size()) : std::string_view();
   };
   if (argument == "--trace") return options->trace = true;
+  if (const std::string_view jobs = value("--jobs="); !jobs.empty()) {
+    return ReadNumber(jobs, &options->jobs) && options->jobs >= 1 && options->jobs <= 1'000;
+  }
   if (const std::string_view seed = value("--seed="); !seed.empty()) {
     return ReadNumber(seed, &options->first) && ReadNumber(seed, &options->last);
   }
@@ -81,11 +92,48 @@ bool RunSeed(uint64_t seed, bool trace, uint64_t* hash) {
   return true;
 }
 
+using Clock = std::chrono::steady_clock;
+
+double SecondsSince(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// Every `jobs`th seed, from the `job`th on. False: an invariant is broken.
+bool RunEvery(const Options& options, uint64_t job, Clock::time_point start, std::atomic<uint64_t>& runs) {
+  uint64_t hash = 0;
+  for (uint64_t seed = options.first + job;
+       options.seconds > 0 ? SecondsSince(start) < options.seconds : seed <= options.last; seed += options.jobs) {
+    if (!RunSeed(seed, options.trace, &hash)) return false;
+    runs.fetch_add(1, std::memory_order_relaxed);
+  }
+  return true;
+}
+
+// The same in a process for each job: the worlds share nothing, and one that aborts takes only itself with it.
+bool RunInProcesses(const Options& options, Clock::time_point start, std::atomic<uint64_t>& runs) {
+  std::vector<pid_t> children;
+  for (uint64_t job = 0; job < options.jobs; ++job) {
+    const pid_t child = fork();
+    if (child == 0) _exit(RunEvery(options, job, start, runs) ? 0 : 1);
+    if (child < 0) std::perror("fork");
+    if (child > 0) children.push_back(child);
+  }
+  bool good = children.size() == options.jobs;
+  while (!children.empty()) {
+    int status = 0;
+    const pid_t ended = wait(&status);
+    if (ended < 0 && errno == EINTR) continue;
+    std::erase(children, ended);
+    if (status == 0) continue;
+    good = false;
+    for (const pid_t child : children) kill(child, SIGKILL);
+  }
+  return good;
+}
+
 int Main(const Options& options) {
-  using Clock = std::chrono::steady_clock;
   std::signal(SIGABRT, OnAbort);
   const Clock::time_point start = Clock::now();
-  const auto elapsed = [start] { return std::chrono::duration<double>(Clock::now() - start).count(); };
   uint64_t hash = 0, again = 0;
   if (!options.trace) {
     if (!RunSeed(options.first, false, &hash) || !RunSeed(options.first, false, &again)) return 1;
@@ -95,15 +143,18 @@ int Main(const Options& options) {
       return 1;
     }
   }
-  uint64_t runs = 0;
-  for (uint64_t seed = options.first; options.seconds > 0 ? elapsed() < options.seconds : seed <= options.last;
-       ++seed) {
-    if (!RunSeed(seed, options.trace, &hash)) return 1;
-    ++runs;
+  // Counted by all processes together.
+  void* const shared =
+      mmap(nullptr, sizeof(std::atomic<uint64_t>), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (shared == MAP_FAILED) {
+    std::perror("mmap");
+    return 1;
   }
+  std::atomic<uint64_t>& runs = *new (shared) std::atomic<uint64_t>(0);
+  if (!(options.jobs > 1 ? RunInProcesses(options, start, runs) : RunEvery(options, 0, start, runs))) return 1;
   std::printf("%llu seeds from %llu on, no invariant broken, %.0f seeds a minute\n",
-              static_cast<unsigned long long>(runs), static_cast<unsigned long long>(options.first),
-              static_cast<double>(runs) * 60 / elapsed());
+              static_cast<unsigned long long>(runs.load()), static_cast<unsigned long long>(options.first),
+              static_cast<double>(runs.load()) * 60 / SecondsSince(start));
   return 0;
 }
 
@@ -114,7 +165,7 @@ int main(int argc, char** argv) {
   presence::sim::Options options;
   for (int i = 1; i < argc; ++i) {
     if (!presence::sim::Read(argv[i], &options)) {
-      std::fprintf(stderr, "usage: presence_sim [--seed=N [--trace] | --seeds=A..B | --seconds=S]\n");
+      std::fprintf(stderr, "usage: presence_sim [--seed=N [--trace] | --seeds=A..B | --seconds=S] [--jobs=N]\n");
       return 2;
     }
   }

@@ -26,41 +26,64 @@ class Scheduler {
   SimTime now() const { return now_; }
   Now Clocks() const { return {SteadyTime() + std::chrono::hours(1) + now_, FromUnixMillis(1'736'856'000'000) + now_}; }
 
-  void At(SimTime when, std::function<void()> run) {
-    events_.push_back({std::max(when, now_), ++last_number_, std::move(run)});
-    std::push_heap(events_.begin(), events_.end(), IsLater);
-  }
+  void At(SimTime when, std::function<void()> run) { Plan(when, nullptr, std::move(run)); }
   void After(SimTime delay, std::function<void()> run) { At(now_ + delay, std::move(run)); }
-  void AtProcess(SimTime when, const std::shared_ptr<Process>& process, std::function<void()> run) {
-    At(when, [this, process, run = std::move(run)]() mutable {
-      if (!process->alive) return;
-      if (process->stalled_until > now_) return AtProcess(process->stalled_until, process, std::move(run));
-      run();
-    });
+  void AtProcess(SimTime when, std::shared_ptr<Process> process, std::function<void()> run) {
+    Plan(when, std::move(process), std::move(run));
   }
 
   void RunUntil(SimTime end) {
-    while (!events_.empty() && events_.front().when <= end) {
-      std::pop_heap(events_.begin(), events_.end(), IsLater);
-      const Event event = std::move(events_.back());
-      events_.pop_back();
-      now_ = event.when;
-      event.run();
+    while (!planned_.empty() && planned_.front().when <= end) {
+      std::pop_heap(planned_.begin(), planned_.end(), IsLater);
+      const Planned next = planned_.back();
+      planned_.pop_back();
+      now_ = next.when;
+      // Taken out: what it plans may come to the same place.
+      Event event = std::move(events_[next.place]);
+      free_.push_back(next.place);
+      if (event.process == nullptr) {
+        event.run();
+      } else if (event.process->alive && event.process->stalled_until > now_) {
+        const SimTime later = event.process->stalled_until;
+        Plan(later, std::move(event.process), std::move(event.run));
+      } else if (event.process->alive) {
+        event.run();
+      }
     }
     now_ = end;
   }
 
  private:
   struct Event {
-    SimTime when;
-    uint64_t number;
+    std::shared_ptr<Process> process;  // null: it is nobody's
     std::function<void()> run;
   };
-  static bool IsLater(const Event& a, const Event& b) {
+  // The heap holds these, which are cheap to move.
+  struct Planned {
+    SimTime when;
+    uint64_t number;
+    uint32_t place;  // in events_
+  };
+  static bool IsLater(const Planned& a, const Planned& b) {
     return a.when != b.when ? a.when > b.when : a.number > b.number;
   }
 
+  void Plan(SimTime when, std::shared_ptr<Process> process, std::function<void()> run) {
+    uint32_t place = static_cast<uint32_t>(events_.size());
+    if (free_.empty()) {
+      events_.emplace_back();
+    } else {
+      place = free_.back();
+      free_.pop_back();
+    }
+    events_[place] = {std::move(process), std::move(run)};
+    planned_.push_back({std::max(when, now_), ++last_number_, place});
+    std::push_heap(planned_.begin(), planned_.end(), IsLater);
+  }
+
   std::vector<Event> events_;
+  std::vector<uint32_t> free_;
+  std::vector<Planned> planned_;
   SimTime now_{0};
   uint64_t last_number_ = 0;
 };

@@ -10,6 +10,8 @@
 namespace presence::sim {
 namespace {
 
+constexpr std::string_view kPongHead = R"({"type":"pong","timestamp":")";
+
 // channel_id or dm_id, whichever is not null.
 std::string RoomOf(World& world, const nlohmann::json& frame) {
   const nlohmann::json& channel = frame.at("channel_id");
@@ -57,54 +59,72 @@ void Session::Ordered(SimTime now, const link::v1::CoreCommand& command) {
   }
 }
 
-void Session::OnFrame(World& world, std::string_view text, uint64_t attach) {
-  world.TraceFrame(*this, text);
-  if (const std::optional<uint64_t> number = World::NumberIn(text); number.has_value()) {
-    return OnMessage(world, *number, text, attach);
+ReceivedFrame ReadFrame(World& world, std::string_view text) {
+  ReceivedFrame frame;
+  frame.text = text;
+  frame.number = World::NumberIn(text);
+  if (frame.number.has_value()) return frame;
+  if (text.starts_with(kPongHead)) {  // most frames are
+    frame.type = "pong";
+    return frame;
   }
-  const nlohmann::json frame = nlohmann::json::parse(text);
-  const std::string type = frame.at("type");
+  const nlohmann::json json = nlohmann::json::parse(text);
+  frame.type = json.at("type");
+  if (frame.type == "subscribed" || frame.type == "unsubscribed" || frame.type == "typing") {
+    frame.room = RoomOf(world, json);
+  }
+  if (frame.type == "error") frame.code = json.at("code");
+  if (frame.type == "typing" || frame.type == "presence") frame.user_id = json.at("user_id");
+  if (frame.type == "presence") {
+    world.Check(json.size() == 5, "a presence frame has exactly its members");
+    frame.status = json.at("status");
+    frame.timestamp = json.at("timestamp");
+  }
+  return frame;
+}
+
+void Session::OnFrame(World& world, const ReceivedFrame& frame, uint64_t attach) {
+  world.TraceFrame(*this, frame.text);
+  if (frame.number.has_value()) return OnMessage(world, frame, attach);
   if (!greeted) {
-    world.Check(type == "pong", "the first frame is a pong");
+    world.Check(frame.type == "pong", "the first frame is a pong");
     greeted = true;
-  } else if (type == "pong") {
+  } else if (frame.type == "pong") {
     world.Check(--pings_unanswered >= 0, "each ping gets one pong");
-  } else if (type == "auth") {
+  } else if (frame.type == "auth") {
     world.Check(std::exchange(auth_unanswered, false), "a new token is confirmed once");
-  } else if (type == "error" && frame.at("code") == 429) {
+  } else if (frame.type == "error" && frame.code == 429) {
     world.Check(world.floods(), "only floods are refused");
     ++refusals;
-  } else if (type == "error") {
-    world.Check(frame.at("code") == 400 && --errors_expected >= 0, "errors come for bad input: " + std::string(text));
-  } else if (type == "subscribed" || type == "unsubscribed") {
-    Room& room = rooms[RoomOf(world, frame)];
-    world.Check(!room.unanswered.empty() && room.unanswered.front() == (type == "subscribed"),
+  } else if (frame.type == "error") {
+    world.Check(frame.code == 400 && --errors_expected >= 0, "errors come for bad input: " + std::string(frame.text));
+  } else if (frame.type == "subscribed" || frame.type == "unsubscribed") {
+    Room& room = rooms[frame.room];
+    world.Check(!room.unanswered.empty() && room.unanswered.front() == (frame.type == "subscribed"),
                 "requests for a room are answered in order, once each");
     room.unanswered.pop_front();
-    room.in = type == "subscribed";
-  } else if (type == "typing") {
-    const std::string room = RoomOf(world, frame);
-    world.Check(rooms[room].in, "typing reaches members only");
-    ++typing_frames[room + " " + frame.at("user_id").get<std::string>()];
-  } else if (type == "presence") {
-    world.Check(frame.size() == 5, "a presence frame has exactly its members");
-    seen[frame.at("user_id")] = frame.at("status");
+    room.in = frame.type == "subscribed";
+  } else if (frame.type == "typing") {
+    world.Check(rooms[frame.room].in, "typing reaches members only");
+    ++typing_frames[frame.room + " " + frame.user_id];
+  } else if (frame.type == "presence") {
+    seen[frame.user_id] = frame.status;
   } else {
-    world.Check(false, "a frame of a known type: " + std::string(text));
+    world.Check(false, "a frame of a known type: " + std::string(frame.text));
   }
 }
 
-void Session::OnMessage(World& world, uint64_t number, std::string_view text, uint64_t attach) {
+void Session::OnMessage(World& world, const ReceivedFrame& frame, uint64_t attach) {
   world.Check(greeted, "the first frame is a pong");
-  const World::Message& message = world.message(number);
+  const World::Message& message = world.message(*frame.number);
   if (message.user.empty()) {
     world.Check(rooms[message.room].in, "a message comes between subscribed and unsubscribed");
   } else {
     world.Check(message.user == user_id, "a message to a user reaches that user's devices alone");
   }
   world.Check(!message.excluded.contains(user_id), "an excluded user does not get it");
-  world.Check(text == message.frame, "a message arrives byte for byte");
-  const auto [known, is_new] = messages.emplace(number, attach);
+  world.Check(frame.text == message.frame, "a message arrives byte for byte");
+  const auto [known, is_new] = messages.emplace(*frame.number, attach);
   // A shard that goes to a core that was stalled may hear there again what its former core had passed on. That a message with a request
   // id is published once is checked at the bus.
   world.Check(is_new || known->second != attach, "a message comes once");

@@ -6,6 +6,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -23,6 +24,18 @@ struct Login {
   std::string session_id;
   int64_t issued_at_s = 0;
 };
+
+// A frame to clients, read once for all who get it.
+struct ReceivedFrame {
+  std::string_view text;
+  std::optional<uint64_t> number;  // of a message; then nothing else is read
+  std::string type;
+  std::string room;                        // subscribed, unsubscribed, typing
+  std::string user_id, status, timestamp;  // typing, presence
+  int code = 0;                            // error
+};
+// Throws Violation when it is not as it must be.
+ReceivedFrame ReadFrame(World& world, std::string_view text);
 
 struct Session {
   struct Room {
@@ -79,13 +92,13 @@ struct Session {
   // The shard gets what the client has said, or an order.
   void Arrived(SimTime now, const Said& said);
   void Ordered(SimTime now, const link::v1::CoreCommand& command);
-  void OnFrame(World& world, std::string_view text, uint64_t attach);
+  void OnFrame(World& world, const ReceivedFrame& frame, uint64_t attach);
   bool HasUnanswered() const;
   std::string Believes(const std::string& user) const;
   std::string Name() const;  // user, edge/shard/slot/generation
 
  private:
-  void OnMessage(World& world, uint64_t number, std::string_view text, uint64_t attach);
+  void OnMessage(World& world, const ReceivedFrame& frame, uint64_t attach);
 };
 
 }  // namespace presence::sim

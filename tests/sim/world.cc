@@ -85,6 +85,15 @@ void World::TraceFrame(const Session& session, std::string_view text) {
   Trace("   " + session.Name() + " " + std::string(text));
 }
 
+void World::TickLater(std::shared_ptr<Process> process, std::function<void()> tick) {
+  const SimTime due = now() + milliseconds(100);
+  scheduler_.AtProcess(due, process, [this, due, process, tick = std::move(tick)] {
+    if (now() == due) return tick();
+    // Behind whatever a stall has kept waiting: ticks come after everything that has arrived.
+    scheduler_.AtProcess(now() + milliseconds(1), process, tick);
+  });
+}
+
 // ------------------------------------------------------------------------------------------------------------ network
 
 SimTime World::NetworkDelay() {

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -67,6 +68,8 @@ class World final : private core::BusSubscriber {
   SimTime RedisDelay() { return random_.Between(SimTime(100), redis_delay_max_); }
   SimTime GatherDelay() { return random_.Between(SimTime(0), std::chrono::milliseconds(2)); }
   SimTime ClientDelay() { return random_.Between(SimTime(100), std::chrono::milliseconds(50)); }
+  // Calls that after a tick of the process' clock.
+  void TickLater(std::shared_ptr<Process> process, std::function<void()> tick);
   core::MemoryDatabase& database() { return database_; }
   Callers& callers() { return callers_; }
   const core::StoreOptions& store_options() const { return store_options_; }
