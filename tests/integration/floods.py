@@ -48,11 +48,12 @@ class Raw:
         return head + bytes(4) + payload
 
     def frames(self, wait=0.0):
-        """(opcode, payload) of what has arrived; a reset or an end raises."""
-        while select.select([self.socket], [], [], wait)[0]:
+        """(opcode, payload) of what has arrived; a reset, or an end with nothing before it, raises."""
+        ended = False
+        while not ended and select.select([self.socket], [], [], wait)[0]:
             wait = 0.0
-            if not (more := self.socket.recv(1 << 20)):
-                raise ConnectionResetError
+            more = self.socket.recv(1 << 20)
+            ended = not more
             self.data += more
         found = []
         while len(self.data) >= 2:
@@ -65,6 +66,8 @@ class Raw:
                 break
             found.append((self.data[0] & 15, self.data[start:start + size]))
             self.data = self.data[start + size:]
+        if ended and not found:
+            raise ConnectionResetError
         return found
 
     def close(self):
@@ -153,14 +156,15 @@ def connections(port, source, token):
             say("reset")
 
 
-def silent(port, source, token):
-    """1,500 sockets of 50 addresses that say nothing; another one for each that is closed."""
+def wait_for_nothing(port, source, sayings):
+    """1,500 sockets of 50 addresses that say one of these in turn and nothing more; another one for each that is closed."""
     poll, kept, opened = select.poll(), {}, 0
     while True:
         while len(kept) < 1500:
             with contextlib.suppress(OSError):
                 opened += 1
                 raw = Raw(port, source.replace("127.0.", f"127.{100 + opened % 50}."))
+                raw.socket.sendall(sayings[opened % len(sayings)])
                 kept[raw.socket.fileno()] = raw
                 poll.register(raw.socket, select.POLLIN)
             closed = poll.poll(0)
@@ -168,8 +172,46 @@ def silent(port, source, token):
                 break
         for number, _ in poll.poll(1000):
             poll.unregister(number)
-            kept.pop(number).close()
-            say("closed")
+            with contextlib.closing(kept.pop(number)) as raw:
+                try:
+                    say(raw.status())
+                except OSError:
+                    say("closed")
+
+
+def silent(port, source, token):
+    wait_for_nothing(port, source, [b""])
+
+
+def unfinished(port, source, token):
+    wait_for_nothing(port, source, [b"", f"GET /ws?token={token} HTTP/1.1\r\n".encode()])
+
+
+def crowd(port, source, token, use):
+    """40 connections of one user; another one for each that is closed."""
+    kept = []
+    while True:
+        while len(kept) < 40:
+            raw = Raw(port, source)
+            raw.upgrade(token)
+            kept.append(raw)
+        for raw in list(kept):
+            closed = True
+            with contextlib.suppress(OSError):
+                closed = meet(raw.frames())
+                use(raw)
+            if closed:
+                kept.remove(raw)
+                raw.close()
+
+
+def user_connections(port, source, token):
+    crowd(port, source, token, lambda raw: None)
+
+
+def room_subscribers(port, source, token):
+    subscribe = Raw.frame(b'{"type":"subscribe","channel_id":"flooded"}')
+    crowd(port, source, token, lambda raw: raw.socket.sendall(subscribe))
 
 
 if __name__ == "__main__":

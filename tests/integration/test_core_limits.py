@@ -2,14 +2,19 @@
 
 import pytest
 
+from bystanders import serve_while_tripped, to_the_core_and_back
 from harness import Client, Stack, run, until_async
 
 
 @pytest.fixture(scope="module")
 def stack():
     with Stack(cores=2, edges=2, pinned=True,
-               core_settings={"CONNECTIONS_PER_USER": "3", "ROOM_SUBSCRIBERS_MAX": "2"}) as stack:
+               core_settings={"CONNECTIONS_PER_USER": "3", "ROOM_SUBSCRIBERS_MAX": "2", "PRESENCE_SCOPE": "rooms"}) as stack:
         yield stack
+
+
+def limited(stack, metric):
+    return sum(core.metric(f"presence_core_{metric}_total") for core in stack.cores)
 
 
 async def opened(stack, edge, user):
@@ -17,6 +22,8 @@ async def opened(stack, edge, user):
 
 
 def test_a_user_may_have_so_many_connections_over_all_edges(stack):
+    before = limited(stack, "connections_too_many")
+
     async def story():
         allowed = [await opened(stack, edge, "alice") for edge in (0, 1, 0)]
         for client in allowed:
@@ -29,8 +36,7 @@ def test_a_user_may_have_so_many_connections_over_all_edges(stack):
         other = await opened(stack, 0, "bob")
         await other.subscribe("elsewhere")
         assert [client.closed for client in allowed] == [False] * 3, "who is there stays"
-        refused = lambda: sum(core.metric("presence_core_connections_too_many_total") for core in stack.cores)
-        await until_async(lambda: refused() == 2)
+        await until_async(lambda: limited(stack, "connections_too_many") == before + 2)
         # Who leaves makes place.
         await allowed[0].close()
         async def comes_in():
@@ -46,6 +52,8 @@ def test_a_user_may_have_so_many_connections_over_all_edges(stack):
 
 
 def test_a_room_has_so_many_connections_at_a_core(stack):
+    before = limited(stack, "joins_room_full")
+
     async def story():
         inside = [await opened(stack, 0, user) for user in ("carol", "dave")]
         for client in inside:
@@ -55,10 +63,22 @@ def test_a_room_has_so_many_connections_at_a_core(stack):
         await late.send(type="subscribe", channel_id="small")
         assert (await late.expect(type="error"))["code"] == 429
         assert not late.seen(type="subscribed")
-        await until_async(lambda: stack.cores[0].metric("presence_core_joins_room_full_total") == 1)
+        await until_async(lambda: limited(stack, "joins_room_full") == before + 1)
         await inside[0].send(type="unsubscribe", channel_id="small")
         await inside[0].expect(type="unsubscribed")
         await late.subscribe("small")
         for client in (*inside, late):
             await client.close()
     run(story())
+
+
+def test_bystanders_are_served_while_one_user_wants_ever_more_connections(stack):
+    serve_while_tripped(stack, stack.edges, "user_connections", {1008: 500}, lambda: [limited(stack, "connections_too_many")],
+                        to_the_core_and_back)
+
+
+def test_bystanders_are_served_while_a_crowd_wants_into_a_full_room():
+    # 80 connections of one user: no other limit is in their way, and none sends as much at once as it may.
+    with Stack(cores=2, edges=2, pinned=True, core_settings={"ROOM_SUBSCRIBERS_MAX": "15", "PRESENCE_SCOPE": "rooms"}) as stack:
+        serve_while_tripped(stack, stack.edges, "room_subscribers", {429: 5000}, lambda: [limited(stack, "joins_room_full")],
+                            to_the_core_and_back)

@@ -1,27 +1,19 @@
-"""Each limit, tripped by real clients as hard as they can, while bystanders of another address measure their round trips.
+"""Each limit of the edge, tripped by real clients as hard as they can, while bystanders measure their round trips (bystanders.py).
 
-With -s the tests print the bystanders' median and p99 before and during each; nothing is judged by a time alone: that all of them are
-served, and that their round trips stay of the same order.
+The limits that cores keep are in test_core_limits.py.
 """
 
 import asyncio
 import contextlib
 import json
-import pathlib
-import statistics
-import subprocess
-import sys
 import time
 
 import pytest
+import websockets
 
+from bystanders import judge, limited, serve_while_tripped
 from floods import Raw
 from harness import PATIENCE, Client, Stack, get, run, until, until_async
-
-BYSTANDERS = 10
-# The floods take a core of a small machine, and so do the clients here: they alone cost bystanders some of their time. Without its limit
-# a flood costs them all of it.
-SLOWER_MAX = 50
 
 SETTINGS = {
     "WS_FRAMES_BURST": "500",
@@ -34,10 +26,6 @@ SETTINGS = {
 }
 
 
-def limited(edge, limit):
-    return edge.metric(f'presence_edge_limited_total{{limit="{limit}"}}')
-
-
 @pytest.fixture(scope="module")
 def stack():
     # Whoever comes and goes all the time is no news to the bystanders, whose reading it would cost time.
@@ -45,108 +33,59 @@ def stack():
         yield stack
 
 
-class Flood:
-    """One of floods.py, from an address of its own."""
-
-    addresses = (f"127.0.{i}.{j}" for i in range(1, 255) for j in range(1, 255))
-
-    def __init__(self, stack, kind):
-        self.met = pathlib.Path(stack.directory.name) / f"{kind}.met"
-        program = pathlib.Path(__file__).parent / "floods.py"
-        with open(self.met, "wb") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, str(program), kind, str(stack.edges[0].port), next(self.addresses), stack.token("mallory")],
-                stdout=output, stderr=subprocess.STDOUT)
-
-    def count(self, what):
-        return self.met.read_text().split().count(str(what))
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.kill()
-        self.process.wait()
-
-
-class Bystanders:
-    def __init__(self, clients):
-        self.clients = clients
-
-    @classmethod
-    async def come(cls, stack):
-        clients = [await Client.open(stack.edges[0], stack.token(f"bystander{i}")) for i in range(BYSTANDERS)]
-        for client in clients:
-            await client.expect(type="pong")
-        return cls(clients)
-
-    async def measure(self, enough):
-        """Everybody's round trips, 20 a second each, until `enough()`; at least 40 of each."""
-        times = []
-
-        async def one(client):
-            rounds = 0
-            while rounds < 40 or not enough():
-                start = time.monotonic()
-                await client.ping()
-                times.append(time.monotonic() - start)
-                rounds += 1
-                await asyncio.sleep(0.05)
-        await asyncio.gather(*(one(client) for client in self.clients))
-        return times
-
-    async def leave(self):
-        for client in self.clients:
-            await client.close()
-
-
-def p99(times):
-    return sorted(times)[len(times) * 99 // 100]
-
-
-def judge(name, before, during):
-    print(f"{name:20} | {statistics.median(before) * 1e3:6.2f} {p99(before) * 1e3:6.2f} ms | "
-          f"{statistics.median(during) * 1e3:6.2f} {p99(during) * 1e3:6.2f} ms | {len(during)} round trips")
-    assert statistics.median(during) < SLOWER_MAX * PATIENCE * p99(before)
-
-
-# What is flooded, the limit by its metric, and what the flooding client is told.
-@pytest.mark.parametrize("kind, limit, answers", [
-    ("frames", "frames_per_second", {429: 100, 1008: 2}),
-    ("pings", "rate_closed", {1008: 2}),
-    ("large_frames", "bytes_per_second", {429: 5}),
-    ("fragments", "rate_closed", {1008: 2}),
-    ("messages_too_long", "message_bytes", {1009: 20}),
-    ("rooms", "rooms_per_connection", {429: 20}),
-    ("handshakes", "handshakes_per_address", {401: 400, 429: 400, "reset": 50}),
-    ("heads", "head_bytes", {431: 100}),
-    ("connections", "connections_per_address", {"reset": 50}),
-    ("silent", "handshakes_pending", {"closed": 1200}),
+# What is flooded, the limits by their metric, and what the flooding client is told.
+@pytest.mark.parametrize("kind, limits, answers", [
+    ("frames", ["frames_per_second"], {429: 100, 1008: 2}),
+    ("pings", ["rate_closed"], {1008: 2}),
+    ("large_frames", ["bytes_per_second"], {429: 5}),
+    ("fragments", ["rate_closed"], {1008: 2}),
+    ("messages_too_long", ["message_bytes"], {1009: 20}),
+    ("rooms", ["rooms_per_connection"], {429: 20}),
+    ("handshakes", ["handshakes_per_address", "handshakes_per_address_reset"], {401: 400, 429: 400, "reset": 50}),
+    ("heads", ["head_bytes"], {431: 100}),
+    ("connections", ["connections_per_address"], {"reset": 50}),
+    ("silent", ["handshakes_pending"], {"closed": 1200}),
 ])
-def test_bystanders_are_served_while_a_limit_is_tripped(stack, kind, limit, answers):
+def test_bystanders_are_served_while_a_limit_is_tripped(stack, kind, limits, answers):
     edge = stack.edges[0]
+    serve_while_tripped(stack, [edge], kind, answers, lambda: [limited(edge, limit) for limit in limits])
 
-    async def story():
-        bystanders = await Bystanders.come(stack)
-        before = await bystanders.measure(lambda: True)
-        count = limited(edge, limit)
-        with Flood(stack, kind) as flood:
-            deadline = time.monotonic() + 60 * PATIENCE
 
-            def tripped():
-                assert time.monotonic() < deadline, f"{[(a, flood.count(a)) for a in answers]}; {flood.met.read_text()[-500:]}"
-                return all(flood.count(answer) >= times for answer, times in answers.items())
-            during = await bystanders.measure(tripped)
-            # Newcomers get in, too.
-            newcomer = await Client.open(edge, stack.token("newcomer"))
-            await newcomer.ping()
-            await newcomer.close()
-        until(lambda: limited(edge, limit) > count)
-        assert not any(client.closed for client in bystanders.clients)
-        assert not any(client.seen(type="error") for client in bystanders.clients)
-        await bystanders.leave()
-        judge(kind, before, during)
-    run(story())
+def test_bystanders_are_served_while_silent_sockets_come_to_the_end_of_their_time():
+    with Stack(redis=False, core_settings={"PRESENCE_SCOPE": "rooms"}, edge_settings={"WS_HANDSHAKE_TIMEOUT": "1"}) as stack:
+        edge = stack.edges[0]
+        serve_while_tripped(stack, [edge], "unfinished", {"closed": 1500, 408: 1500}, lambda: [limited(edge, "handshake_timeout")])
+        assert limited(edge, "handshakes_pending") == 0, "there were never too many of them"
+
+
+def test_a_shard_that_is_full_takes_nobody_until_somebody_leaves():
+    with Stack(redis=False, edge_settings={"WS_CONNECTIONS_MAX": "20"}) as stack:
+        edge = stack.edges[0]
+
+        async def story():
+            async def comes_in():
+                with contextlib.suppress(OSError, websockets.InvalidMessage, websockets.ConnectionClosed):
+                    return await Client.open(edge, stack.token("alice"))
+            inside = []
+            while client := await comes_in():
+                inside.append(client)
+            assert 10 < len(inside) <= 20
+            await inside[0].close()
+            inside[0] = await until_coming_in(comes_in)
+            for client in inside:
+                await client.ping()
+                await client.close()
+        run(story())
+        assert edge.metric("presence_edge_sockets_refused_total") >= 1
+
+
+async def until_coming_in(comes_in):
+    """The edge hears of the end of the other one a moment later."""
+    for _ in range(100):
+        if client := await comes_in():
+            return client
+        await asyncio.sleep(0.05)
+    raise AssertionError("nobody is let in")
 
 
 def test_whoever_comes_back_with_all_its_rooms_is_not_refused():
