@@ -254,6 +254,9 @@ HubOptions Config::MakeHubOptions(uint64_t incarnation) const {
   options.incarnation = incarnation;
   options.scope = presence_scope;
   options.edge_grace = std::chrono::ceil<milliseconds>(edge_grace);
+  // For H of 2 s: 2.5, 1 and 0.5 s. A longer H leaves time for a Redis that restarts, so that nobody moves for nothing.
+  options.isolation_max = std::clamp<milliseconds>(
+      std::chrono::ceil<milliseconds>(heartbeat_interval) + milliseconds(500), milliseconds(1000), milliseconds(5000));
   options.room_subscribers_max = room_subscribers_max;
   options.room_auth = RoomAuthOf(room_auth);
   options.room_access.cache = std::chrono::ceil<milliseconds>(room_auth_cache);

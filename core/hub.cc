@@ -54,6 +54,7 @@ void Hub::State::OnTick(Now now) {
   if (judging_ && now.steady >= patient_until_) {
     JudgeSilence(now);
     EndGrace(now);
+    SendShardsAway(now);
   }
   while (publications_.Oldest() != nullptr && now.steady - publications_.OldestSince() > options_.loopback_max) {
     DeliverOverdue(now, publications_.Oldest()->sequence());
@@ -100,10 +101,12 @@ void Hub::State::EndGrace(Now now) {
   }
   for (Shard* shard : expired) {
     ++counters_.edges_expired;
-    char text[160];
-    std::snprintf(text, sizeof text, "edge %016llx shard %u has not come back: %zu connections are closed",
-                  static_cast<unsigned long long>(shard->key.incarnation), shard->key.shard, shard->connections);
-    Report(now, text);
+    if (!shards_sent_away_.contains(shard->key)) {  // those have found another core
+      char text[160];
+      std::snprintf(text, sizeof text, "edge %016llx shard %u has not come back: %zu connections are closed",
+                    static_cast<unsigned long long>(shard->key.incarnation), shard->key.shard, shard->connections);
+      Report(now, text);
+    }
     for (uint32_t slot = 0; slot < shard->slots_end(); ++slot) {
       const ConnectionIndex index = shard->InSlot(slot);
       if (index != kNoConnection) CloseConnection(now, *shard, index, 0);
@@ -168,6 +171,8 @@ void Hub::State::OnStoreUp(Now now, bool lost_state) {
     missed_.since = Watermark();
   }
   ledger_.OnStoreUp(now, lost_state);
+  registry_read_at_ = now.steady;
+  shards_sent_away_.clear();
   Announce(now);
   if (!withdrawn_) Greet();
   TellAttachedAgain();

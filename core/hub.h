@@ -94,6 +94,11 @@ struct HubOptions {
   std::chrono::milliseconds edge_grace{5000};        // EDGE_GRACE
   std::chrono::milliseconds link_silence_max{3000};  // then a link is lost
   std::chrono::milliseconds heartbeat_interval{1000};
+  // Without the store for so long, while other cores were live: then its shards are sent to them, spread over isolation_spread. An entry
+  // of the store ends 2 H + 3 s after its client's last frame, of which the store has heard up to H + 1 s before it was lost: H + 2 s are
+  // left for waiting, for the spread, and for half a second in which a shard is attached elsewhere and declared.
+  std::chrono::milliseconds isolation_max{2500};
+  std::chrono::milliseconds isolation_spread{1000};
   std::chrono::milliseconds loopback_max{500};      // a publication not heard back by then is delivered locally
   size_t writes_in_flight_max = 512;                // transitions sent to the store and not answered
   size_t publications_waiting_max = 10'000;         // published, not heard back; further broadcasts are refused
@@ -124,8 +129,9 @@ struct HubCounters {
   uint64_t deliveries = 0;       // Deliver and DeliverPresence commands: one per link and message
   uint64_t outside_invalid = 0;  // message:broadcast and presence:updates that were dropped
   uint64_t loopback_duplicates = 0, delivered_locally = 0;
-  uint64_t fenced = 0, reasserted = 0, resyncs = 0, links_superseded = 0, links_silent = 0, edges_expired = 0,
-           shards_taken_over = 0;  // by another core
+  uint64_t fenced = 0, reasserted = 0, resyncs = 0, links_superseded = 0, links_silent = 0, edges_expired = 0;
+  uint64_t shards_taken_over = 0,
+           shards_sent_away = 0;  // by another core; to one, since this one was cut off from the store
   uint64_t joins_refused = 0, broadcasts_refused = 0, late_events = 0, removals_forgotten = 0;
   uint64_t user_messages_from_bus = 0, requests_repeated = 0;  // request_id known
   uint64_t cluster_requests = 0, cluster_requests_refused = 0, gathers_incomplete = 0, cluster_replies_late = 0;
@@ -193,6 +199,9 @@ class Hub {
 
   // --- the store's answers; see StoreListener.
   // `lost_state`: all that this core knows is asserted again; otherwise only what the store has not confirmed.
+  // While it is away nobody is closed and this core delivers among its shards. When it stays away for isolation_max and other cores were
+  // live, each shard is sent away once (its link ends, or its Hello is answered, with UNAVAILABLE): they may have the store. A shard that
+  // comes back has found none, and stays until the store was up again.
   void OnStoreUp(Now now, bool lost_state);
   void OnStoreDown(Now now);
   void OnWritten(Now now, uint64_t id, const WriteResult& result);

@@ -67,6 +67,7 @@ void Hub::State::Greet() {
 
 void Hub::State::OnCoresRead(Now now, const absl::StatusOr<std::vector<uint64_t>>& cores) {
   if (!cores.ok()) return;  // the last list stands
+  registry_read_at_ = now.steady;
   gathers_.SetCores(*cores);
   const absl::Span<const uint64_t> live = gathers_.cores();
   for (auto it = outbox_.begin(); it != outbox_.end();) {

@@ -123,6 +123,7 @@ absl::Status Hub::State::OnHello(Now now, Link& link, const link::v1::Hello& hel
     return Broken("Hello out of bounds");
   }
   const ShardKey key{hello.incarnation(), hello.shard()};
+  if (IsToGoElsewhere(now, key)) return CutOffError();
   Shard* shard = connections_.FindShard(key);
   if (shard == nullptr) {
     shard = &connections_.AddShard(key);

@@ -1,9 +1,26 @@
 // Shards that go from one core to another. The one to which a shard has come says so on the bus when it has the whole declaration; the one
 // that had it forgets it at once, and not when EDGE_GRACE is over: until then it would count every connection a second time, and keep orders
 // waiting for a shard that will not come back to it.
+//
+// A core that alone is cut off from the store could refresh nobody's entry there, and the others would sweep its users: it sends its shards
+// away in time. It cannot tell that from a store that is away for all, so each shard is sent away once: one that finds no better core
+// comes back, and stays.
+#include <vector>
+
 #include "core/hub_state.h"
 
 namespace presence::core {
+namespace {
+
+// 24 B each. Further shards (of edges that restart all the time, while the store is away) stay.
+constexpr size_t kSentAwayMax = 65'536;
+
+// Between 0 and 1, as good as random, and the same for the same link.
+double FractionOf(LinkId link) {
+  return static_cast<double>((link.value() * 0x9E3779B97F4A7C15u) >> 32) / 4294967296.0;
+}
+
+}  // namespace
 
 void Hub::State::TellAttached() {
   if (!ledger_.store_up()) return;
@@ -50,6 +67,33 @@ void Hub::State::GiveUp(Now now, Shard& shard) {
     ledger_.TakenOver(index);
   }
   connections_.DropShard(shard);
+}
+
+std::optional<SteadyTime> Hub::State::CutOffSince() const {
+  if (ledger_.store_up() || gathers_.cores().size() < 2) return std::nullopt;
+  return registry_read_at_;
+}
+
+bool Hub::State::IsToGoElsewhere(Now now, const ShardKey& key) {
+  const std::optional<SteadyTime> since = CutOffSince();
+  if (!since || now.steady - *since < options_.isolation_max) return false;
+  if (shards_sent_away_.size() >= kSentAwayMax || !shards_sent_away_.insert(key).second) return false;
+  ++counters_.shards_sent_away;
+  return true;
+}
+
+void Hub::State::SendShardsAway(Now now) {
+  const std::optional<SteadyTime> since = CutOffSince();
+  if (!since || now.steady - *since < options_.isolation_max) return;
+  std::vector<LinkId> due;
+  for (const auto& [id, link] : links_) {
+    if (link.shard == nullptr) continue;
+    const auto wait = std::chrono::duration_cast<SteadyTime::duration>(options_.isolation_spread * FractionOf(id));
+    if (now.steady - *since >= options_.isolation_max + wait && IsToGoElsewhere(now, link.shard->key)) {
+      due.push_back(id);
+    }
+  }
+  for (const LinkId id : due) CloseLink(now, *links_.Find(id), CutOffError());
 }
 
 }  // namespace presence::core

@@ -7,7 +7,8 @@
 //   requests to all cores: API ─▶ Gathers, bus; bus ─▶ answers ─▶ outbox; taps            (hub_cluster.cc)
 //   orders: bus ─▶ Orders ─▶ links; link events ─▶ Orders ─▶ answers                      (hub_orders.cc)
 //   sessions that end: API ─▶ Store ─▶ bus ─▶ Orders; what the store refuses ─▶ links      (hub_sessions.cc)
-//   shards that come: links ─▶ bus; bus ─▶ what has gone to another core is forgotten     (hub_moves.cc)
+//   shards that come: links ─▶ bus; bus ─▶ what has gone to another core is forgotten,
+//   or is sent there, when this core alone has lost the store                              (hub_moves.cc)
 //   ticks: silence, grace, late publications, sweep, acknowledgements, deadlines          (hub.cc)
 #pragma once
 
@@ -16,6 +17,7 @@
 #include <deque>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -250,6 +252,14 @@ class Hub::State {
   void TellAttachedAgain();  // at the next tick: somebody may not have heard it
   void OnShardAttached(Now now, const link::v1::ShardAttached& attached);
   void GiveUp(Now now, Shard& shard);
+  // Since when the store has not answered, while other cores may have it; nothing: it is up, or nobody else is known.
+  std::optional<SteadyTime> CutOffSince() const;
+  static absl::Status CutOffError() {
+    return absl::UnavailableError("this core is cut off from the store: another one may not be");
+  }
+  // A shard that asks now is to be told to try another core: once, until the store is up again.
+  bool IsToGoElsewhere(Now now, const ShardKey& key);
+  void SendShardsAway(Now now);
 
   // --- hub_bus.cc
   void CameBack(Now now, uint64_t sequence);
@@ -306,7 +316,9 @@ class Hub::State {
   std::map<uint64_t, OpenTap> open_taps_;  // by the API's number
   HostState host_;
   SteadyTime announce_at_;
-  bool withdrawn_ = false;  // from the registry, for good
+  SteadyTime registry_read_at_;          // the store has answered an Announce, once a second
+  std::set<ShardKey> shards_sent_away_;  // since the store went away; at most kSentAwayMax
+  bool withdrawn_ = false;               // from the registry, for good
 
   std::map<uint64_t, KeptLogout> logouts_;  // by id of KeepLogout; at most gathers_max
   uint64_t last_logout_ = 0;

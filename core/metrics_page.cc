@@ -44,6 +44,8 @@ constexpr HubCount kHubCounts[] = {
     {"presence_core_edges_expired_total", "Shards that did not return within EDGE_GRACE.", &HubCounters::edges_expired},
     {"presence_core_shards_taken_over_total", "Shards that another core has taken over.",
      &HubCounters::shards_taken_over},
+    {"presence_core_shards_sent_away_total", "Shards sent to other cores because this one was cut off from the store.",
+     &HubCounters::shards_sent_away},
     {"presence_core_joins_refused_total", "Joins refused: too many rooms.", &HubCounters::joins_refused},
     {"presence_core_broadcasts_refused_total", "Broadcasts refused: too many wait for the store.",
      &HubCounters::broadcasts_refused},

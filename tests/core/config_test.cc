@@ -49,6 +49,7 @@ TEST_F(CoreConfigTest, RunsWithoutAnySetting) {
   const HubOptions hub = config_.MakeHubOptions(7);
   EXPECT_EQ(hub.scope, PresenceScope::kEveryone);
   EXPECT_EQ(hub.edge_grace, std::chrono::seconds(5));
+  EXPECT_EQ(hub.isolation_max, std::chrono::seconds(5));
 }
 
 TEST_F(CoreConfigTest, TakesEachSetting) {
@@ -77,6 +78,7 @@ TEST_F(CoreConfigTest, TakesEachSetting) {
   const HubOptions hub = config_.MakeHubOptions(7);
   EXPECT_EQ(hub.scope, PresenceScope::kRooms);
   EXPECT_EQ(hub.edge_grace, std::chrono::seconds(9));
+  EXPECT_EQ(hub.isolation_max, std::chrono::seconds(1)) << "with the spread and the way, before 2 H + 3 s are over";
   EXPECT_EQ(hub.core_name, "core-7");
 }
 

@@ -17,6 +17,7 @@ using link::v1::STATUS_AWAY;
 using Outcome = WriteResult::Outcome;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
+using testing::Contains;
 using testing::ElementsAre;
 using testing::IsEmpty;
 using testing::StartsWith;
@@ -271,7 +272,7 @@ TEST(HubTakenOver, RemovesThoseWhoHadLeftBefore) {
   world.Asked();
   world.StoreUp();
   world.Bus(TakenOver(2));
-  EXPECT_THAT(world.Asked(), testing::Contains(StartsWith("remove e1/0/8.1 attach=1 bob")));
+  EXPECT_THAT(world.Asked(), Contains(StartsWith("remove e1/0/8.1 attach=1 bob")));
 }
 
 TEST(HubTakenOver, NotByAnOlderAttachNorByItsOwn) {
@@ -313,6 +314,115 @@ TEST(HubTakenOver, IsSaidWhenTheResyncIsDoneAndToWhoeverComes) {
   world.LoseLink(1);
   world.StoreUp();
   EXPECT_THAT(world.ToldAttached(), IsEmpty()) << "it is not here now";
+}
+
+// ------------------------------------------------------------------------------------------- cut off from the store alone
+
+// A core that knows of another one. Three shards of one device each, on links 1 to 3.
+struct HubCutOff : testing::Test {
+  HubWorld world;
+  HubCutOff() {
+    for (uint64_t i = 1; i <= 3; ++i) world.AttachConfirmed(i, 1, {Declared(kPhone, "alice", {"general"})}, 0xe0 + i);
+    world.Cores({kCore, 0xc1});
+  }
+  void CutOffFor(milliseconds time) {
+    world.StoreDown();
+    PassAlive(time);
+  }
+  // With signs of life of all links that are there.
+  void PassAlive(milliseconds time) {
+    for (; time.count() > 0; time -= milliseconds(100)) {
+      for (uint64_t link = 1; link <= 9; ++link)
+        world.Say(link, Heartbeat());  // of one that is closed it is merely late
+      world.Pass(milliseconds(100));
+    }
+  }
+  size_t links() { return world.hub().sizes().links; }
+};
+
+TEST_F(HubCutOff, EndsItsLinksOneByOneWithinASecond) {
+  CutOffFor(milliseconds(2500));
+  EXPECT_EQ(links(), 3u) << "Redis may just restart";
+  std::vector<size_t> left;
+  for (int i = 0; i < 10; ++i) {
+    PassAlive(milliseconds(100));
+    left.push_back(links());
+  }
+  EXPECT_EQ(left.back(), 0u);
+  EXPECT_THAT(left, Contains(2u));
+  EXPECT_THAT(left, Contains(1u));
+  EXPECT_EQ(world.Sent(1).back(), "closed UNAVAILABLE");
+  EXPECT_EQ(world.hub().counters().shards_sent_away, 3u);
+}
+
+TEST_F(HubCutOff, CountsFromTheStoresLastAnswerNotFromWhenItWasGivenUp) {
+  PassAlive(milliseconds(2500));  // a store that answers nothing is given up after some 2 s
+  world.StoreDown();
+  PassAlive(milliseconds(1000));
+  EXPECT_EQ(links(), 0u);
+}
+
+TEST_F(HubCutOff, StaysAsItIsWhileTheStoreIsUpOrNobodyElseIsKnown) {
+  world.Cores({kCore, 0xc1});
+  PassAlive(seconds(10));
+  EXPECT_EQ(links(), 3u) << "slow, but there";
+  world.Cores({kCore});
+  CutOffFor(seconds(10));
+  EXPECT_EQ(links(), 3u) << "there is nobody to send them to";
+  EXPECT_EQ(world.hub().counters().shards_sent_away, 0u);
+}
+
+TEST_F(HubCutOff, KeepsWhoeverComesBackUntilTheStoreWasUpAgain) {
+  CutOffFor(seconds(4));
+  EXPECT_EQ(links(), 0u);
+  world.Attach(4, 2, {Declared(kPhone, "alice", {"general"})}, 0xe1);
+  PassAlive(seconds(10));
+  EXPECT_EQ(links(), 1u) << "no other core has taken it";
+  world.StoreUp();
+  world.Cores({kCore, 0xc1});
+  PassAlive(seconds(1));
+  EXPECT_EQ(links(), 1u);
+  CutOffFor(seconds(4));
+  EXPECT_EQ(links(), 0u) << "another time, another try";
+}
+
+TEST_F(HubCutOff, SendsOnWhoeverComesFromAnotherCoreOnceAtItsHello) {
+  CutOffFor(seconds(4));
+  world.OpenLink(4);
+  world.Say(4, Hello(5, 0, 0xe7));
+  EXPECT_THAT(world.Sent(4), ElementsAre("closed UNAVAILABLE"));
+  EXPECT_EQ(world.hub().sizes().shards, 3u) << "it is not known here";
+  world.Attach(5, 6, {Declared(kPhone, "bob")}, 0xe7);
+  PassAlive(seconds(10));
+  EXPECT_EQ(links(), 1u);
+  EXPECT_EQ(world.hub().counters().shards_sent_away, 4u);
+}
+
+TEST_F(HubCutOff, DeliversAmongThoseWhoAreStillHere) {
+  CutOffFor(seconds(4));
+  world.Attach(4, 2, {Declared(kPhone, "alice", {"general"})}, 0xe1);
+  world.Attach(5, 2, {Declared(kPhone, "bob", {"general"})}, 0xe2);
+  world.Forget();
+  world.Say(4, Typing(kPhone, "general"));
+  EXPECT_THAT(world.Sent(5), Contains(StartsWith("typing 1")));
+}
+
+TEST_F(HubCutOff, SaysNothingOfShardsThatItHasSentAwayItself) {
+  CutOffFor(seconds(20));
+  EXPECT_EQ(world.hub().sizes().shards, 0u);
+  EXPECT_THAT(world.Reports(), IsEmpty()) << "their edges are alive, and elsewhere";
+}
+
+// A core that stood still hears of its store after that: what waits for it is handed in before anybody is judged.
+TEST_F(HubCutOff, JudgesNobodyRightAfterAStall) {
+  world.Stall(seconds(8));
+  world.StoreDown();
+  for (uint64_t link = 1; link <= 3; ++link) world.Say(link, Heartbeat());
+  world.Tick();
+  EXPECT_EQ(links(), 3u);
+  world.StoreUp();
+  PassAlive(seconds(3));
+  EXPECT_EQ(links(), 3u);
 }
 
 }  // namespace

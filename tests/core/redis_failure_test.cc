@@ -204,6 +204,23 @@ TEST_F(RedisFailure, ARefreshThatRedisRefusesIsAnswered) {
   EXPECT_EQ(Refresh({"u1", "nobody"}), std::vector<uint32_t>{1});
 }
 
+// Full memory. What needs none is done: publications without a request_id, and the subscription hears them.
+TEST_F(RedisFailure, WritesThatRedisHasNoMemoryForAreUnavailableAndItStaysUp) {
+  AttachAndComeUp();
+  EXPECT_EQ(Write("u1"), Outcome::kApplied);
+  server_->Command({"CONFIG", "SET", "maxmemory", "1"});
+  EXPECT_EQ(Write("u2"), Outcome::kUnavailable);
+  EXPECT_EQ(PublishOnce("key", "a").outcome, OnceResult::Outcome::kUnavailable);
+  EXPECT_EQ(Announce().status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_TRUE(HearsTheBus());
+  EXPECT_TRUE(GetMany({"u1"}).ok());
+  EXPECT_TRUE(Refresh({"u1"}).empty()) << "nobody is missing";
+  EXPECT_EQ(heard_.downs, 0);
+  server_->Command({"CONFIG", "SET", "maxmemory", "0"});
+  EXPECT_EQ(Write("u2"), Outcome::kApplied);
+  EXPECT_EQ(PublishOnce("key", "a").outcome, OnceResult::Outcome::kPublished) << "it was not kept that it was sent";
+}
+
 TEST_F(RedisFailure, ARefreshReadsEachUserOnce) {
   AttachAndComeUp();
   EXPECT_EQ(Write("u1"), Outcome::kApplied);

@@ -160,10 +160,14 @@ class Process:
 
 
 class Redis(Process):
+    keeping = ["--save", "", "--appendonly", "no"]  # what is on disk, and when
+
     def __init__(self, directory, port=None):
         self.port = port or free_port()
-        super().__init__("redis", ["redis-server", "--bind", "127.0.0.1", "--port", self.port, "--save", "",
-                                   "--appendonly", "no", "--dir", directory], directory)
+        self.data = pathlib.Path(directory) / "redis"
+        self.data.mkdir(exist_ok=True)
+        super().__init__("redis", ["redis-server", "--bind", "127.0.0.1", "--port", self.port, "--dir", self.data, *self.keeping],
+                         directory)
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.client = redis_client.Redis(port=self.port, decode_responses=True)
         self.await_ready()

@@ -2,6 +2,7 @@
 
   scripts/chaos rows [--runs 5] [--heartbeat 2] [--only edge,core]   how long until the last watcher knows; a table
   scripts/chaos storm [--seconds 180] [--seed N] [--users 60]        faults at random under load, then a checker
+  scripts/chaos soak [--seconds 3600] [--visitors 40]                nothing fails, and nothing grows
 
 The programs are those of build/release (PRESENCE_BIN names others). The exit code tells whether all was as promised.
 """
@@ -15,6 +16,7 @@ import sys
 sys.path[:0] = [str(pathlib.Path(__file__).parent), str(pathlib.Path(__file__).parents[1])]
 
 import rows
+import soak
 import storm
 
 
@@ -31,13 +33,22 @@ def main():
     wild.add_argument("--seed", type=int, default=random.randrange(1 << 30))
     wild.add_argument("--users", type=int, default=60)
     wild.add_argument("--only", default="", help="faults by name, comma-separated; the default is all of them")
+    long = commands.add_parser("soak", help="memory, descriptors and leaks under churn", description=soak.__doc__,
+                               formatter_class=argparse.RawDescriptionHelpFormatter)
+    long.add_argument("--seconds", type=float, default=3600)
+    long.add_argument("--seed", type=int, default=1)
+    long.add_argument("--visitors", type=int, default=40)
     arguments = parser.parse_args()
-    chosen = [word for word in arguments.only.split(",") if word]
+    chosen = [word for word in getattr(arguments, "only", "").split(",") if word]
 
     def say(line):
         print(line, flush=True)
     if arguments.command == "rows":
         offences = asyncio.run(rows.run_rows(arguments.runs, arguments.heartbeat, arguments.seed, chosen, say))
+    elif arguments.command == "soak":
+        offences, figures = asyncio.run(soak.run_soak(arguments.seed, arguments.seconds, arguments.visitors, say))
+        for name, figure in figures.items():
+            say(f"{name}: {figure}")
     else:
         known = {fault.__name__: fault for fault in storm.faults.ALL}
         if unknown := [name for name in chosen if name not in known]:

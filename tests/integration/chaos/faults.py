@@ -72,8 +72,7 @@ async def cut_core_from_edges(world, random):
 
 
 async def cut_core_from_redis(world, random):
-    # An entry that is not refreshed for 2 H + 3 s ends: see README.md.
-    await _broken([random.choice(world.to_redis)], random.choice(["cut", "swallow"]), random.uniform(0.5, 5))
+    await _broken([random.choice(world.to_redis)], random.choice(["cut", "swallow", "deafen"]), random.uniform(0.5, 12))
 
 
 async def nothing(world, random):

@@ -1,4 +1,5 @@
-"""A TCP relay on loopback whose faults are each named after a real cause: a network that is cut, or that swallows what it is given."""
+"""A TCP relay on loopback whose faults are each named after a real cause: a network that is cut, or that swallows what it is given, or a
+middlebox that has forgotten about Redis' subscribers."""
 
 import asyncio
 import contextlib
@@ -17,6 +18,7 @@ class Relay:
         self.passing = asyncio.Event()
         self.passing.set()
         self.refusing = False
+        self.deaf = False
         self.streams = set()
 
     async def start(self):
@@ -32,16 +34,21 @@ class Relay:
             return writer.close()
         pair = (writer, there[1])
         self.streams.add(pair)
+        subscriber = asyncio.Event()
         try:
-            await asyncio.wait([asyncio.create_task(self._pass(reader, there[1])),
-                                asyncio.create_task(self._pass(there[0], writer))], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([asyncio.create_task(self._pass(reader, there[1], subscriber, up=True)),
+                                asyncio.create_task(self._pass(there[0], writer, subscriber))], return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._end(pair)
 
-    async def _pass(self, reader, writer):
+    async def _pass(self, reader, writer, subscriber, up=False):
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
                 await self.passing.wait()
+                if up and b"SUBSCRIBE" in data:
+                    subscriber.set()
+                if self.deaf and subscriber.is_set() and not up:
+                    continue  # whoever is in the middle of a message is of no use any more: see heal
                 writer.write(data)
                 await writer.drain()
 
@@ -61,8 +68,12 @@ class Relay:
         """Nothing passes, and nobody is told."""
         self.passing.clear()
 
+    def deafen(self):
+        """What Redis sends to subscribers is lost, and nobody is told; commands are answered."""
+        self.deaf = True
+
     def heal(self):
-        self.refusing = False
+        self.refusing = self.deaf = False
         self.passing.set()
 
     def close(self):

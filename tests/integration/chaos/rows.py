@@ -140,6 +140,21 @@ async def core_killed(scene, bound):
     return taken
 
 
+async def core_cut_off(scene, bound):
+    """Until its edges are with the other core, and messages flow to all. Cut off for so long that its users' entries would have ended."""
+    world = scene.world
+    scene.count += 1
+    core = max(range(len(world.cores)), key=lambda i: world.cores[i].metric("presence_core_links"))
+    since = time.monotonic()
+    getattr(world.to_redis[core], ["cut", "swallow"][scene.count % 2])()
+    taken = await hears_again(scene, since, bound, f"cut{scene.count}")
+    await asyncio.sleep(max(0, since + 2 * world.heartbeat + 5 - time.monotonic()))
+    scene.nobody_flapped()
+    world.to_redis[core].heal()
+    await world.until(lambda: world.cores[core].metric("presence_core_store_up") == 1, 20 * PATIENCE, "the core has Redis again")
+    return taken
+
+
 async def redis_emptied(scene, bound):
     """From its return until it knows everybody again and messages flow."""
     world = scene.world
@@ -161,6 +176,7 @@ def rows(heartbeat):
             Row("an edge, stopped", 6, edge_stopped),
             Row("a core, killed: until messages flow again", 6, core_killed),
             Row("core and edge, killed", 2 * heartbeat + 8, core_and_edge_killed),
+            Row("a core, cut off from Redis: until messages flow again", min(heartbeat + 0.5, 5) + 2, core_cut_off),
             Row("Redis, emptied: after its return", 5, redis_emptied)]
 
 

@@ -27,6 +27,7 @@ class Device:
         self.sessions = []  # [opened, closed or None, close code, edge]
         self.seen = []  # Seen, of all sessions, in order
         self.view = {}  # user -> the last status that it was told
+        self.typing = []  # (when, user)
         self.subscribed = {}  # room -> since when, of this session
         self.history = []  # (room, since, until): finished subscriptions
         self.leaving = False
@@ -76,6 +77,8 @@ class Device:
         elif kind == "presence":
             self.seen.append(Seen(now, "presence", (frame["user_id"], frame["status"])))
             self.view[frame["user_id"]] = frame["status"]
+        elif kind == "typing":
+            self.typing.append((now, frame["user_id"]))
 
     async def _subscribe(self):
         for room in self.rooms:
@@ -102,7 +105,7 @@ class Device:
 
 
 class World:
-    def __init__(self, seed, cores=2, edges=3, users=60, rooms=12, heartbeat=2.0, core_settings=None, edge_settings=None):
+    def __init__(self, seed, cores=2, edges=3, users=60, rooms=12, heartbeat=2.0, core_settings=None, edge_settings=None, redis=Redis):
         self.seed, self.heartbeat = seed, heartbeat
         self.random = random.Random(seed)
         self.user_names = [f"user{i:03}" for i in range(users)]
@@ -110,6 +113,7 @@ class World:
         self.sizes = (cores, edges)
         self.core_settings, self.edge_settings = core_settings or {}, edge_settings or {}
         self.devices, self.tasks, self.processes = [], [], []
+        self.redis_type = redis
 
     def random_of(self, name):
         return random.Random(f"{self.seed}/{name}")
@@ -118,7 +122,7 @@ class World:
         self.directory = tempfile.TemporaryDirectory(prefix="presence-chaos-")
         folder = self.directory.name
         self.keys = Keys(folder)
-        self.redis = self._add(await asyncio.to_thread(Redis, folder))
+        self.redis = self._add(await asyncio.to_thread(self.redis_type, folder))
         common = {"WS_HEARTBEAT_INTERVAL": str(self.heartbeat), "WS_PRESENCE_TTL": "60"}
         self.to_redis, self.cores = [], []
         for i in range(self.sizes[0]):
@@ -148,6 +152,7 @@ class World:
             process.begin_stop()
         for process in reversed(self.processes):
             await asyncio.to_thread(process.await_stop)
+            process.last_words = process.log()[-4000:]
         for relay in self.to_redis + [relay for relays in self.to_cores for relay in relays]:
             relay.close()
         self.directory.cleanup()
