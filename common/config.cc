@@ -227,7 +227,13 @@ void ConfigReader::AddChoice(std::string name, std::vector<std::string> names, s
 }
 
 void ConfigReader::Check(std::function<bool()> holds, std::string message) {
-  rules_.push_back(Rule{std::move(holds), std::move(message)});
+  CheckStatus([holds = std::move(holds), message = std::move(message)] {
+    return holds() ? absl::OkStatus() : absl::InvalidArgumentError(message);
+  });
+}
+
+void ConfigReader::CheckStatus(std::function<absl::Status()> judge) {
+  rules_.push_back(std::move(judge));
 }
 
 ConfigReader::Setting* ConfigReader::Find(std::string_view flag) {
@@ -303,8 +309,8 @@ ConfigReader::Outcome ConfigReader::Read(int argc, const char* const* argv) {
                           ": expected " + *expected);
     }
   }
-  for (const Rule& rule : rules_) {
-    if (!rule.holds()) mistakes_.push_back(rule.message);
+  for (const auto& judge : rules_) {
+    if (const absl::Status status = judge(); !status.ok()) mistakes_.emplace_back(status.message());
   }
   return mistakes_.empty() ? Outcome::kRun : Outcome::kInvalid;
 }

@@ -32,6 +32,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "common/time.h"
 
 namespace presence {
@@ -121,6 +122,8 @@ class ConfigReader {
   // A rule over several settings, judged by Read after all are read (a field with a mistake has its default
   // then). `message`: what is wrong and what to do.
   void Check(std::function<bool()> holds, std::string message);
+  // The same for what explains itself, such as a file that a setting names: the status' message names the setting.
+  void CheckStatus(std::function<absl::Status()> judge);
 
   // Fills the fields. kHelp: --help or -h was given, mistakes are not looked at; otherwise kInvalid: there
   // are mistakes, each of them in Mistakes(), and no field with a mistake was changed.
@@ -153,10 +156,6 @@ class ConfigReader {
     std::optional<std::string> given;                          // by flag or environment
     bool by_flag = false;
   };
-  struct Rule {
-    std::function<bool()> holds;
-    std::string message;
-  };
 
   Setting& Add(std::string name, std::string type, std::string default_text, std::string help);
   void AddInteger(std::string name, int64_t current, int64_t min, int64_t max, std::function<void(int64_t)> set,
@@ -174,7 +173,7 @@ class ConfigReader {
   Lookup environment_;
   std::vector<std::string> sections_;
   std::vector<Setting> settings_;
-  std::vector<Rule> rules_;
+  std::vector<std::function<absl::Status()>> rules_;
   std::vector<std::string> mistakes_;
   bool help_wanted_ = false;
 };

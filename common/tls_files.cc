@@ -88,6 +88,11 @@ absl::StatusOr<std::shared_ptr<TlsFiles>> TlsFiles::Open(TlsPaths paths, TlsName
   return files;
 }
 
+absl::Status TlsFiles::Check(const TlsPaths& paths, const TlsNames& names) {
+  if (paths.certificate.empty() != paths.key.empty()) return absl::OkStatus();
+  return Open(paths, names).status();
+}
+
 std::shared_ptr<const TlsMaterial> TlsFiles::Current() {
   const std::lock_guard lock(mutex_);
   // Looked at before reading: what is changed while it is read shows next time.

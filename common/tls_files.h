@@ -45,6 +45,10 @@ class TlsFiles {
   // long; a certificate without its key, or a key that is another certificate's.
   static absl::StatusOr<std::shared_ptr<TlsFiles>> Open(TlsPaths paths, TlsNames names);
 
+  // Whether Open would succeed, before anything starts. OK for a certificate without its key, too, and the other way
+  // round: that has a rule of its own among the settings.
+  static absl::Status Check(const TlsPaths& paths, const TlsNames& names);
+
   // The newest good set. The pointer changes when the set does.
   std::shared_ptr<const TlsMaterial> Current();
 

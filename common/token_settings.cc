@@ -8,7 +8,8 @@ void DeclareTokenSettings(ConfigReader& reader, TokenSettings& s) {
   reader.Url("KEYCLOAK_URL", &s.keycloak_url, "where Keycloak is; its realm's keys verify the tokens");
   reader.Text("KEYCLOAK_REALM", &s.keycloak_realm, "the realm");
   reader.Text("KEYCLOAK_CLIENT_ID", &s.keycloak_client_id,
-              "must be the azp or in the aud of a token while JWT_AUDIENCE is unset; empty: not checked");
+              "must be the azp or in the aud of a token while JWT_AUDIENCE is unset; empty: not checked. On "
+              "the edge, logout tokens for it count in any case");
   reader.Text("JWKS_FILE", &s.jwks_file, "a JWK set in a file instead of Keycloak: for development and tests");
   reader.List("JWT_ISSUER", &s.jwt_issuers,
               "accepted issuers; empty: KEYCLOAK_URL/realms/KEYCLOAK_REALM, with JWKS_FILE any");

@@ -11,6 +11,9 @@
 namespace presence::core {
 namespace {
 
+const TlsNames kApiFiles{"API_TLS_CERT", "API_TLS_KEY", "API_TLS_CLIENT_CA"};
+const TlsNames kLinkFiles{"LINK_TLS_CERT", "LINK_TLS_KEY", "LINK_TLS_CLIENT_CA"};
+
 absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> CredentialsOf(const TlsPaths& paths, TlsNames names) {
   if (!paths.any()) return grpc::InsecureServerCredentials();
   auto files = TlsFiles::Open(paths, std::move(names));
@@ -19,7 +22,7 @@ absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> CredentialsOf(const Tls
 }
 
 absl::Status SetUpApi(const Config& config, AccessSetup& setup) {
-  auto credentials = CredentialsOf(config.api_tls, {"API_TLS_CERT", "API_TLS_KEY", "API_TLS_CLIENT_CA"});
+  auto credentials = CredentialsOf(config.api_tls, kApiFiles);
   if (!credentials.ok()) return credentials.status();
   setup.api_credentials = *std::move(credentials);
   switch (config.effective_api_auth()) {
@@ -55,7 +58,7 @@ absl::Status SetUpApi(const Config& config, AccessSetup& setup) {
 }
 
 absl::Status SetUpLink(const Config& config, AccessSetup& setup) {
-  auto credentials = CredentialsOf(config.link_tls, {"LINK_TLS_CERT", "LINK_TLS_KEY", "LINK_TLS_CLIENT_CA"});
+  auto credentials = CredentialsOf(config.link_tls, kLinkFiles);
   if (!credentials.ok()) return credentials.status();
   setup.link_credentials = *std::move(credentials);
   absl::StatusOr<std::string> secret = LoadSecret("LINK_SECRET", config.link_secret, config.link_secret_file);
@@ -76,6 +79,13 @@ absl::Status SetUpLink(const Config& config, AccessSetup& setup) {
 }
 
 }  // namespace
+
+void AccessSetup::CheckFiles(const Config& config, ConfigReader& reader) {
+  reader.CheckStatus([&config] { return TlsFiles::Check(config.api_tls, kApiFiles); });
+  reader.CheckStatus([&config] { return TlsFiles::Check(config.link_tls, kLinkFiles); });
+  reader.CheckStatus(
+      [&config] { return LoadSecret("LINK_SECRET", config.link_secret, config.link_secret_file).status(); });
+}
 
 absl::StatusOr<AccessSetup> AccessSetup::Make(const Config& config) {
   AccessSetup setup;

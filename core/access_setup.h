@@ -20,6 +20,8 @@ struct AccessSetup {
   LinkAccess link;
   std::shared_ptr<grpc::ServerCredentials> api_credentials, link_credentials;
 
+  // Has the reader judge the files and the secret, with the other settings; both must outlive its Read.
+  static void CheckFiles(const Config& config, ConfigReader& reader);
   // INVALID_ARGUMENT, naming the setting: a file that cannot be used, or a secret that is too short. Warns, once,
   // of secrets and tokens that cross a network without TLS.
   static absl::StatusOr<AccessSetup> Make(const Config& config);

@@ -64,6 +64,17 @@ StoreFactory ChooseStore(const Config& config, uint64_t incarnation, RedisCounte
       };
 }
 
+const TlsNames kRoomAuthorizerFiles{"ROOM_AUTHORIZER_CERT", "ROOM_AUTHORIZER_KEY", "ROOM_AUTHORIZER_CA"};
+
+// Files that settings name are read before anything starts, so that what is wrong with them is reported with all other mistakes.
+void CheckFiles(const Config& config, ConfigReader& reader) {
+  AccessSetup::CheckFiles(config, reader);
+  reader.CheckStatus([&config] {
+    if (config.room_auth != RoomAuthSource::kGrpc) return absl::OkStatus();
+    return TlsFiles::Check(config.room_authorizer_tls, kRoomAuthorizerFiles);
+  });
+}
+
 // Null for a ROOM_AUTH that asks nobody.
 absl::StatusOr<RoomAuthorizerFactory> ChooseRoomAuthorizer(const Config& config, RoomRightsMetrics& metrics) {
   switch (config.room_auth) {
@@ -77,8 +88,7 @@ absl::StatusOr<RoomAuthorizerFactory> ChooseRoomAuthorizer(const Config& config,
       options.timeout = std::chrono::ceil<milliseconds>(config.room_authorizer_timeout);
       options.calls_max = config.room_authorizer_concurrency;
       if (config.room_authorizer_tls.any()) {
-        auto files = TlsFiles::Open(config.room_authorizer_tls,
-                                    {"ROOM_AUTHORIZER_CERT", "ROOM_AUTHORIZER_KEY", "ROOM_AUTHORIZER_CA"});
+        auto files = TlsFiles::Open(config.room_authorizer_tls, kRoomAuthorizerFiles);
         if (!files.ok()) return files.status();
         options.tls = *std::move(files);
       } else if (!IsLoopback(HostOfTarget(options.address))) {
@@ -215,6 +225,7 @@ int main(int argc, char** argv) {
       "Rooms, presence and the public gRPC API of the presence service. Edges attach to it; state "
       "and other cores are reached through Redis.");
   presence::core::DeclareSettings(reader, config);
+  presence::core::CheckFiles(config, reader);
   const auto outcome = reader.Read(argc, argv);
   if (outcome != presence::ConfigReader::Outcome::kRun) return reader.Explain(outcome);
 

@@ -1,18 +1,17 @@
 #include "edge/backchannel_logout.h"
 
-#include <algorithm>
 #include <utility>
 #include <variant>
 
 #include "absl/strings/match.h"
 #include "common/json.h"
 #include "common/log.h"
+#include "edge/logout_form.h"
 
 namespace presence::edge {
 namespace {
 
 constexpr std::string_view kFormType = "application/x-www-form-urlencoded";
-constexpr std::string_view kTokenParameter = "logout_token";
 
 log::LineLimit logout_lines("logouts");
 log::LineLimit refused_logout_lines("refused logouts");
@@ -44,24 +43,6 @@ bool IsForm(const HttpRequest& request) {
                                 absl::string_view(kFormType.data(), kFormType.size()));
 }
 
-// The only logout_token of a form; empty: there is none, or several. Its alphabet needs no '+', so that stays one.
-std::string TokenOfForm(std::string_view form) {
-  std::string token;
-  bool found = false;
-  while (!form.empty()) {
-    const std::string_view pair = form.substr(0, form.find('&'));
-    form.remove_prefix(std::min(pair.size() + 1, form.size()));
-    const size_t equals = std::min(pair.find('='), pair.size());
-    const auto name = PercentDecode(pair.substr(0, equals));
-    if (!name.ok() || *name != kTokenParameter) continue;
-    if (std::exchange(found, true)) return {};
-    auto value = PercentDecode(pair.substr(std::min(equals + 1, pair.size())));
-    if (!value.ok()) return {};
-    token = *std::move(value);
-  }
-  return token;
-}
-
 HttpResponse OfStatus(const absl::Status& status) {
   switch (status.code()) {
     case absl::StatusCode::kOk: {
@@ -91,7 +72,7 @@ void BackchannelLogout::Handle(const HttpRequest& request, Answer answer) {
   }
   if (request.body.size() > kBodyBytesMax) return answer(InvalidRequest(413, "The body is too long"));
   if (!IsForm(request)) return answer(InvalidRequest(400, "The body must be a form"));
-  const std::string token = TokenOfForm(request.body);
+  const std::string token = LogoutTokenOfForm(request.body);
   if (token.empty()) return answer(InvalidRequest(400, "Exactly one logout_token is required"));
   Judge(token, /*may_wait_for_keys=*/true, answer);
 }

@@ -54,6 +54,13 @@ void AddTokens(MetricsPage& page, Numbers n) {
   };
   shown("renewed", n.stats.tokens_renewed);
   shown("refused", n.stats.tokens_refused);
+  const auto logout = [&](const char* outcome, const Counter& counter) {
+    page.AddCounter("presence_edge_logouts_total", "Logouts that an identity provider has sent, by what came of them.",
+                    &counter, {{"outcome", outcome}});
+  };
+  logout("done", n.stats.logouts_done);
+  logout("refused", n.stats.logouts_refused);
+  logout("not_kept", n.stats.logouts_not_kept);
   const auto close = [&](const char* reason, const Gauge& gauge) {
     page.AddCounter("presence_edge_token_closes_total", "Connections closed for want of a good token, by reason.",
                     Value(gauge), {{"reason", reason}});

@@ -72,6 +72,17 @@ void Drain(EdgeContext& context, std::span<const std::unique_ptr<ShardThread>> s
   for (auto& each : drained) each.wait();
 }
 
+const TlsNames kServiceFiles{"SERVICE_TLS_CERT", "SERVICE_TLS_KEY", ""};
+const TlsNames kLinkFiles{"CORE_LINK_CERT", "CORE_LINK_KEY", "CORE_LINK_CA"};
+
+// Files that settings name are read before anything starts, so that what is wrong with them is reported with all other mistakes.
+void CheckFiles(const Config& config, ConfigReader& reader) {
+  reader.CheckStatus([&config] { return TlsFiles::Check(config.service_files, kServiceFiles); });
+  reader.CheckStatus([&config] { return TlsFiles::Check(config.link_files, kLinkFiles); });
+  reader.CheckStatus(
+      [&config] { return LoadSecret("LINK_SECRET", config.link_secret, config.link_secret_file).status(); });
+}
+
 // What this edge shows its cores, and what it expects of them.
 absl::StatusOr<LinkCredentials> LinkCredentialsOf(const Config& config) {
   LinkCredentials credentials;
@@ -80,7 +91,7 @@ absl::StatusOr<LinkCredentials> LinkCredentialsOf(const Config& config) {
   credentials.secret = *std::move(secret);
   credentials.server_name = config.link_server_name;
   if (config.uses_link_tls()) {
-    auto tls = TlsFiles::Open(config.link_files, {"CORE_LINK_CERT", "CORE_LINK_KEY", "CORE_LINK_CA"});
+    auto tls = TlsFiles::Open(config.link_files, kLinkFiles);
     if (!tls.ok()) return tls.status();
     credentials.tls = *std::move(tls);
   } else if (!credentials.secret.empty()) {
@@ -109,7 +120,7 @@ int Run(const Config& config) {
   }
   std::shared_ptr<TlsFiles> service_tls;
   if (config.service_files.any()) {
-    auto opened = TlsFiles::Open(config.service_files, {"SERVICE_TLS_CERT", "SERVICE_TLS_KEY", ""});
+    auto opened = TlsFiles::Open(config.service_files, kServiceFiles);
     if (!opened.ok()) {
       log::Error("{}", std::string(opened.status().message()));
       return 1;
@@ -194,6 +205,7 @@ int main(int argc, char** argv) {
   presence::edge::Config config;
   ConfigReader reader("presence-edge", "WebSockets and REST for browsers; attaches to presence-core.");
   presence::edge::Declare(config, reader);
+  presence::edge::CheckFiles(config, reader);
   if (const auto outcome = reader.Read(argc, argv); outcome != ConfigReader::Outcome::kRun) {
     return reader.Explain(outcome);
   }

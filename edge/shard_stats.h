@@ -22,7 +22,7 @@ struct ShardStats {
       unproven_refused;
   // The gate's and REST's.
   Counter handshakes_admitted, handshakes_without_token, handshakes_missing_or_bad_token, handshakes_foreign_origin,
-      handshakes_not_ready, rest_requests, rest_errors;
+      handshakes_not_ready, rest_requests, rest_errors, logouts_done, logouts_refused, logouts_not_kept;
   // Of the limits: see client_addresses.h.
   Counter connections_over_address, handshakes_over_address, sockets_over_address, forwarded_malformed;
   // Copies of ShardCounters.

@@ -206,8 +206,10 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
     }
     stats_.rest_requests.Add();
     const auto started = std::chrono::steady_clock::now();
-    rest_.Handle(request, ReadClocks().wall, [this, socket, started](HttpResponse response) {
+    const bool is_logout = request.path == kBackchannelLogoutPath && request.method == "POST";
+    rest_.Handle(request, ReadClocks().wall, [this, socket, started, is_logout](HttpResponse response) {
       if (response.status >= 400) stats_.rest_errors.Add();
+      if (is_logout) CountLogout(response.status);
       stats_.rest_seconds.Observe(std::chrono::steady_clock::now() - started);
       sockets_->Respond(socket, response);
     });
@@ -275,6 +277,13 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
     } else {
       stats_.handshakes_missing_or_bad_token.Add();
     }
+  }
+
+  void CountLogout(int status) {
+    Counter& outcome = status == 200   ? stats_.logouts_done
+                       : status >= 500 ? stats_.logouts_not_kept
+                                       : stats_.logouts_refused;
+    outcome.Add();
   }
 
   void OnOpen(SocketId socket) override {

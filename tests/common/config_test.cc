@@ -134,15 +134,18 @@ TEST_F(ConfigReaderTest, ANegativeNumberMayFollowItsFlag) {
 TEST_F(ConfigReaderTest, AllMistakesAreReportedTogetherAndLeaveTheirFieldsAlone) {
   environment_ = {{"EDGE_SHARDS", "many"}, {"WS_PRESENCE_TTL", "0.4"}, {"PRESENCE_SCOPE", "all"}};
   reader_.Check([&] { return config_.port >= 1024; }, "SERVICE_PORT is below 1024: choose a higher one");
+  reader_.CheckStatus([] { return absl::NotFoundError("API_TLS_CERT is not a file"); });
+  reader_.CheckStatus([] { return absl::OkStatus(); });
   EXPECT_EQ(Read({"--servce_port=80", "--service_port=80", "stray", "--api_listen"}), Outcome::kInvalid);
-  EXPECT_THAT(reader_.Mistakes(), ElementsAre("unknown flag --servce_port: did you mean --service_port?",
-                                              "unexpected argument \"stray\": settings are given as --name=value",
-                                              "--api_listen has no value: write --api_listen=... (host:port)",
-                                              "EDGE_SHARDS=many: expected a whole number from 0 to 256",
-                                              "WS_PRESENCE_TTL=0.4: expected a number of seconds from 0.5 to 3600",
-                                              "PRESENCE_SCOPE=all: expected one of everyone, rooms",
-                                              "SERVICE_PORT is below 1024: choose a higher one"));
-  EXPECT_THAT(reader_.MistakesText(), AllOf(HasSubstr("presence-test cannot start: 7 mistakes"), HasSubstr("--help")));
+  EXPECT_THAT(reader_.Mistakes(),
+              ElementsAre("unknown flag --servce_port: did you mean --service_port?",
+                          "unexpected argument \"stray\": settings are given as --name=value",
+                          "--api_listen has no value: write --api_listen=... (host:port)",
+                          "EDGE_SHARDS=many: expected a whole number from 0 to 256",
+                          "WS_PRESENCE_TTL=0.4: expected a number of seconds from 0.5 to 3600",
+                          "PRESENCE_SCOPE=all: expected one of everyone, rooms",
+                          "SERVICE_PORT is below 1024: choose a higher one", "API_TLS_CERT is not a file"));
+  EXPECT_THAT(reader_.MistakesText(), AllOf(HasSubstr("presence-test cannot start: 8 mistakes"), HasSubstr("--help")));
   EXPECT_EQ(config_.shards, 0);
   EXPECT_EQ(config_.ttl, 300s);
 }

@@ -53,6 +53,17 @@ TEST_F(TlsFilesTest, WhatIsNotGivenIsEmpty) {
   EXPECT_EQ((*files)->Current()->peer_ca, authority_.pem);
 }
 
+TEST_F(TlsFilesTest, CheckSaysWhatOpenWouldButForWhatTheSettingsSayThemselves) {
+  const TlsPaths good = WriteAll(first_);
+  EXPECT_TRUE(TlsFiles::Check(good, kNames).ok());
+  EXPECT_TRUE(TlsFiles::Check({}, kNames).ok());
+  TlsPaths paths = good;
+  paths.key = folder_.Path("nowhere.pem");
+  EXPECT_EQ(TlsFiles::Check(paths, kNames).message(), WhyNot(paths));
+  paths.key.clear();
+  EXPECT_TRUE(TlsFiles::Check(paths, kNames).ok()) << "certificate and key belong together: said once";
+}
+
 TEST_F(TlsFilesTest, MistakesNameTheSetting) {
   const TlsPaths good = WriteAll(first_);
   TlsPaths paths = good;

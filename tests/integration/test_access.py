@@ -395,6 +395,12 @@ def test_files_and_secrets_that_cannot_be_used_are_named(certificates, tmp_path)
     assert "API_TLS_CERT" in (said := refused_start(**{**paths, "API_TLS_CERT": str(tmp_path / "nowhere")})) and "is not a file" in said
     assert "is not the key of API_TLS_CERT" in refused_start(**{**paths, "API_TLS_KEY": certificates.client[1]})
     assert "belong together" in refused_start(API_TLS_CERT=certificates.server[0])
+    # All of them at once.
+    nowhere = {f"{prefix}_{part}": str(tmp_path / "nowhere") for prefix in ("API_TLS", "LINK_TLS", "ROOM_AUTHORIZER")
+               for part in ("CERT", "KEY")}
+    said = refused_start(**nowhere, LINK_SECRET="too short", ROOM_AUTH="grpc", ROOM_AUTHORIZER="127.0.0.1:1", WS_TYPING_TTL="soon")
+    for what in ("API_TLS_CERT (", "LINK_TLS_CERT (", "ROOM_AUTHORIZER_CERT (", "LINK_SECRET must", "WS_TYPING_TTL=soon"):
+        assert what in said, said
 
 
 def test_the_link_shows_no_reflection_and_the_api_only_when_told_so():

@@ -37,6 +37,10 @@ async def logout(edge, token):
     return await asyncio.to_thread(post, edge, f"logout_token={token}")
 
 
+def logouts(edge, outcome):
+    return edge.metric(f'presence_edge_logouts_total{{outcome="{outcome}"}}')
+
+
 async def gets_in(edge, token):
     client = await Client.open(edge, token)
     await client.expect(type="pong")
@@ -225,7 +229,9 @@ def test_a_logout_closes_a_session_on_every_edge_and_it_stays_out(cluster):
         other_user = await Client.open(cluster.edges[0], party_token(cluster, "bob", "s3", issued_ago=2))
         for client in (*mine, other_session, other_user):
             await client.subscribe("general")
+        done = logouts(cluster.edges[0], "done")
         answer = await logout(cluster.edges[0], logout_token(cluster, sub="alice", sid="s1"))
+        assert logouts(cluster.edges[0], "done") == done + 1
         assert answer.status == 200 and answer.getheader("Cache-Control") == "no-store"
         for client in mine:
             assert await client.await_closed() == 4401
@@ -298,7 +304,9 @@ def test_what_is_no_logout_token_ends_nothing(cluster):
               "of nobody": f"logout_token={logout_token(cluster)}",
               "signature cut": f"logout_token={good[:-4]}"}
     for name, body in bodies.items():
+        refused = logouts(edge, "refused")
         answer = post(edge, body)
+        assert logouts(edge, "refused") == refused + 1
         assert (answer.status, json.loads(answer.text)["error"]) == (400, "invalid_request"), name
         assert answer.getheader("Cache-Control") == "no-store"
         assert answer.getheader("Access-Control-Allow-Origin") is None
@@ -318,6 +326,7 @@ def test_an_edge_without_a_core_says_that_it_could_not(cluster):
                               **PARTIES, CORE_LINK="127.0.0.1:1"))
     until(lambda: lonely.process.poll() is not None or _answers(lonely), what="the edge answers")
     until(lambda: post(lonely, f"logout_token={logout_token(cluster, sub='henry')}").status == 503, what="503")
+    assert logouts(lonely, "not_kept") >= 1 and logouts(lonely, "done") == 0
 
 
 def _answers(edge):

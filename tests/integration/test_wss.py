@@ -240,6 +240,19 @@ def test_presence_cli_speaks_it(stack, edge):
     ({"SERVICE_HSTS_MAX_AGE": "60"}, "SERVICE_HSTS_MAX_AGE needs SERVICE_TLS_CERT"),
 ])
 def test_wrong_settings_end_the_program(stack, settings, said):
+    returned, output = start_of_edge(stack, **settings)
+    assert returned != 0 and said in output
+
+
+def start_of_edge(stack, **settings):
     done = subprocess.run([str(BIN / "presence-edge")], capture_output=True, text=True, timeout=60 * PATIENCE,
                           env={**os.environ, "JWKS_FILE": str(stack.keys.path), "SERVICE_PORT": "0", **settings})
-    assert done.returncode != 0 and said in done.stdout + done.stderr
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_bad_certificate_is_reported_with_all_other_mistakes(stack):
+    returned, output = start_of_edge(stack, SERVICE_TLS_CERT="/nowhere/edge.pem", SERVICE_TLS_KEY="/nowhere/edge.key",
+                                     CORE_LINK_CA="/nowhere/ca.pem", LINK_SECRET="short", EDGE_SHARDS="many")
+    assert returned == 2
+    for what in ("SERVICE_TLS_CERT (/nowhere/edge.pem)", "CORE_LINK_CA (/nowhere/ca.pem)", "LINK_SECRET must hold", "EDGE_SHARDS=many"):
+        assert what in output, output
