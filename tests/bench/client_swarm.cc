@@ -210,7 +210,7 @@ absl::Status ClientSwarm::Read(size_t connection) {
     if (got < 0 && (errno == EAGAIN || errno == EINTR)) return absl::OkStatus();
     if (got <= 0) {
       if (client.state != State::kOpen) return absl::UnavailableError("the server hung up during a handshake");
-      Drop(connection, kNoCloseFrame);
+      Drop(connection, kNoCloseFrame, "");
       return absl::OkStatus();
     }
     bytes_received_ += got;
@@ -285,7 +285,7 @@ absl::Status ClientSwarm::TakeFrame(size_t connection, uint8_t first_byte, std::
         code = static_cast<uint16_t>(static_cast<uint8_t>(payload[0]) << 8 | static_cast<uint8_t>(payload[1]));
       }
       SendFrame(connection, kClose, payload.substr(0, 2));
-      Drop(connection, code);
+      Drop(connection, code, payload.substr(std::min<size_t>(payload.size(), 2)));
       return absl::OkStatus();
     }
     default:
@@ -327,13 +327,13 @@ void ClientSwarm::Write(Client& client, size_t connection, std::string_view byte
   epoll_ctl(epoll_, EPOLL_CTL_MOD, client.fd, &event);
 }
 
-void ClientSwarm::Drop(size_t connection, uint16_t code) {
+void ClientSwarm::Drop(size_t connection, uint16_t code, std::string_view reason) {
   Client& client = clients_[connection];
   client.tls.reset();
   close(std::exchange(client.fd, -1));
   client.state = State::kClosed;
   --open_;
-  handler_.OnClosed(connection, code);
+  handler_.OnClosed(connection, code, reason);
 }
 
 void ClientSwarm::Watch(int fd, uint32_t events, std::function<absl::Status(uint32_t)> ready) {

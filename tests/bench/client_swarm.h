@@ -39,8 +39,8 @@ class SwarmHandler {
   virtual ~SwarmHandler() = default;
   // A text message. The view dies with the call.
   virtual void OnText(size_t connection, std::string_view text) = 0;
-  // An open connection was closed by the server, or lost (1006).
-  virtual void OnClosed(size_t connection, uint16_t code) = 0;
+  // An open connection was closed by the server, or lost (1006). `reason`: what its close frame says; the view dies with the call.
+  virtual void OnClosed(size_t connection, uint16_t code, std::string_view reason) = 0;
 };
 
 class ClientSwarm {
@@ -96,7 +96,7 @@ class ClientSwarm {
   absl::Status TakeFrame(size_t connection, uint8_t first_byte, std::string_view payload);
   void SendFrame(size_t connection, uint8_t opcode, std::string_view payload);
   void Write(Client& client, size_t connection, std::string_view bytes);
-  void Drop(size_t connection, uint16_t code);
+  void Drop(size_t connection, uint16_t code, std::string_view reason);
 
   const SwarmOptions options_;
   SwarmHandler& handler_;

@@ -11,6 +11,7 @@
 #include <chrono>
 #include <cinttypes>
 #include <cstdio>
+#include <map>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -91,15 +92,35 @@ absl::Status AwaitQuiet(ClientSwarm& swarm, const LoadOptions& options, const in
   return absl::OkStatus();
 }
 
+// Why the server closed connections, counted.
+class Closes {
+ public:
+  void Add(uint16_t code, std::string_view reason) { ++counts_[{code, std::string(reason)}]; }
+  int64_t total() const {
+    int64_t total = 0;
+    for (const auto& [why, count] : counts_) total += count;
+    return total;
+  }
+  // A line for each code and reason.
+  void Print() const {
+    for (const auto& [why, count] : counts_) {
+      std::printf("%" PRId64 " closed with %u %s\n", count, why.first,
+                  why.first == 1006 ? "(lost, without a close frame)" : why.second.c_str());
+    }
+  }
+
+ private:
+  std::map<std::pair<uint16_t, std::string>, int64_t> counts_;
+};
+
 // ---- idle ----
 
 class IdleCounts : public SwarmHandler {
  public:
   void OnText(size_t, std::string_view text) override { ++(text.starts_with(R"({"type":"pong")") ? pongs : others); }
-  void OnClosed(size_t connection, uint16_t code) override {
-    if (++closed <= 10) std::printf("connection %zu closed with %u\n", connection, code);
-  }
-  int64_t pongs = 0, others = 0, closed = 0;
+  void OnClosed(size_t, uint16_t code, std::string_view reason) override { closes.Add(code, reason); }
+  int64_t pongs = 0, others = 0;
+  Closes closes;
 };
 
 absl::Status RunIdle(const LoadOptions& options, const std::vector<std::string>& tokens) {
@@ -136,8 +157,9 @@ absl::Status RunIdle(const LoadOptions& options, const std::vector<std::string>&
   }
   std::printf("%" PRId64 " pings sent, %" PRId64 " pongs (one more per connection: the first frame), %" PRId64
               " other frames, %" PRId64 " connections closed by the server\n",
-              pinged, counts.pongs, counts.others, counts.closed);
-  if (counts.closed > 0) return absl::AbortedError("not all connections stayed open");
+              pinged, counts.pongs, counts.others, counts.closes.total());
+  counts.closes.Print();
+  if (counts.closes.total() > 0) return absl::AbortedError("not all connections stayed open");
   swarm.CloseAll();
   return absl::OkStatus();
 }
@@ -194,9 +216,7 @@ class FanoutCounts : public SwarmHandler {
     latencies.Add(now - std::min(now, published_at));
   }
 
-  void OnClosed(size_t connection, uint16_t code) override {
-    if (++closed <= 10) std::printf("connection %zu closed with %u\n", connection, code);
-  }
+  void OnClosed(size_t, uint16_t code, std::string_view reason) override { closes.Add(code, reason); }
 
   // Messages that have not come at all are lost, too.
   int64_t LostOf(uint64_t published) const {
@@ -205,7 +225,8 @@ class FanoutCounts : public SwarmHandler {
     return missing;
   }
 
-  int64_t delivered = 0, subscribed = 0, others = 0, lost = 0, repeated = 0, changed = 0, closed = 0;
+  int64_t delivered = 0, subscribed = 0, others = 0, lost = 0, repeated = 0, changed = 0;
+  Closes closes;
   Latencies latencies;
 
  private:
@@ -307,9 +328,10 @@ absl::Status RunFanout(const LoadOptions& options, const std::vector<std::string
   const int64_t lost = counts.LostOf(published);
   std::printf("lost %" PRId64 ", repeated or late %" PRId64 ", of another length %" PRId64 ", other frames %" PRId64
               ", connections closed by the server %" PRId64 "\n",
-              lost, counts.repeated, counts.changed, counts.others - others_before, counts.closed);
+              lost, counts.repeated, counts.changed, counts.others - others_before, counts.closes.total());
+  counts.closes.Print();
   swarm.CloseAll();
-  if (lost + counts.repeated + counts.changed + counts.closed > 0) {
+  if (lost + counts.repeated + counts.changed + counts.closes.total() > 0) {
     return absl::AbortedError("not every message arrived once, in order, unchanged");
   }
   return absl::OkStatus();

@@ -84,7 +84,7 @@ void UserCrowd::OnText(size_t, std::string_view text) {
   }
 }
 
-void UserCrowd::OnClosed(size_t, uint16_t) {
+void UserCrowd::OnClosed(size_t, uint16_t, std::string_view) {
   ++closed_;
 }
 

@@ -49,7 +49,7 @@ class UserCrowd final : private SwarmHandler {
   absl::Status Connect();
   void Run();
   void OnText(size_t connection, std::string_view text) override;
-  void OnClosed(size_t connection, uint16_t code) override;
+  void OnClosed(size_t connection, uint16_t code, std::string_view reason) override;
 
   const Options options_;
   std::vector<std::string> tokens_;

@@ -109,6 +109,15 @@ def test_cli_interactive_on_a_terminal(stack):
     os.close(leader)
 
 
+def test_load_counts_why_connections_were_closed():
+    with Stack(redis=False, core_settings={"CONNECTIONS_PER_USER": "3"}) as own:
+        done = execute("presence-load", "idle", "--edge", f"127.0.0.1:{own.edges[0].port}", "--connections", "10", "--seconds", "1",
+                       "--token", own.token("alice"))
+        assert done.returncode == 1, "not all connections stayed open"
+        assert "7 connections closed by the server" in done.stdout, done.stdout + done.stderr
+        assert "\n7 closed with 1008 too many connections\n" in done.stdout, done.stdout
+
+
 def test_sigterm_ends_both_within_ten_seconds(stack):
     with Stack(redis=False) as own:
         for process in (own.edges[0], own.cores[0]):

@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import pathlib
 import tempfile
 
 import grpc
 import pytest
 
 from api import Api, rooms_v1, rooms_v1_grpc
+from certificates import Authority
 from harness import Client, Core, Stack, free_port, run, until, until_async
 
 NONE, READ, WRITE = rooms_v1.ROOM_RIGHT_NONE, rooms_v1.ROOM_RIGHT_READ, rooms_v1.ROOM_RIGHT_WRITE
@@ -219,10 +221,13 @@ class Backend(rooms_v1_grpc.RoomAuthorizerServicer):
         return rooms_v1.AuthorizeResponse(right=self.rights.get((request.user_id, request.room_id), NONE))
 
     @contextlib.asynccontextmanager
-    async def serving(self, port):
+    async def serving(self, port, credentials=None):
         server = grpc.aio.server()
         rooms_v1_grpc.add_RoomAuthorizerServicer_to_server(self, server)
-        server.add_insecure_port(f"127.0.0.1:{port}")
+        if credentials is None:
+            server.add_insecure_port(f"127.0.0.1:{port}")
+        else:
+            server.add_secure_port(f"127.0.0.1:{port}", credentials)
         await server.start()
         try:
             yield self
@@ -304,6 +309,35 @@ def test_so_many_questions_at_a_time(grpc_stack):
             assert backend.most == 4
             await alice.close()
     run(story())
+
+
+# Of the backend's authority ("mine") or another; what the core shows, and whom it trusts.
+@pytest.mark.parametrize("trusted, shown, gets_in", [
+    ("mine", "mine", True), ("mine", "other's", False), ("mine", None, False), ("other's", "mine", False), (None, None, False)])
+def test_a_backend_over_tls(tmp_path, trusted, shown, gets_in):
+    authorities = {"mine": Authority(tmp_path, "mine"), "other's": Authority(tmp_path, "others")}
+    certificate, key = (pathlib.Path(path).read_bytes() for path in authorities["mine"].sign("backend"))
+    mine = pathlib.Path(authorities["mine"].pem).read_bytes()
+    credentials = grpc.ssl_server_credentials([(key, certificate)], root_certificates=mine, require_client_auth=True)
+    port = free_port()
+    settings = {"ROOM_AUTH": "grpc", "ROOM_AUTHORIZER": f"127.0.0.1:{port}", "ROOM_AUTHORIZER_TIMEOUT": "2"}
+    if trusted:
+        settings["ROOM_AUTHORIZER_CA"] = authorities[trusted].pem
+    if shown:
+        settings["ROOM_AUTHORIZER_CERT"], settings["ROOM_AUTHORIZER_KEY"] = authorities[shown].sign("core")
+    with Stack(redis=False, core_settings=settings) as stack:
+        async def story():
+            async with Backend().serving(port, credentials) as backend:
+                backend.rights = {("alice", "general"): WRITE}
+                alice = await connect(stack, "alice")
+                if gets_in:
+                    await alice.subscribe("general")
+                    assert await refused(alice, "secret") == FORBIDDEN
+                else:
+                    assert (await refused(alice, "general", code=503))["code"] == 503, "nobody can say"
+                    assert not backend.asked
+                await alice.close()
+        run(story())
 
 
 # A client that leaves before it is let in is not let in afterwards.
