@@ -362,6 +362,18 @@ TEST_F(HubCutOff, CountsFromTheStoresLastAnswerNotFromWhenItWasGivenUp) {
   EXPECT_EQ(links(), 0u);
 }
 
+TEST_F(HubCutOff, KeepsEverybodyThroughARestartOfRedis) {
+  for (int i = 0; i < 10; ++i) {
+    PassAlive(seconds(1));
+    world.Cores({kCore, 0xc1});
+  }
+  CutOffFor(seconds(2));
+  EXPECT_EQ(links(), 3u);
+  world.StoreUp();
+  PassAlive(seconds(1));
+  EXPECT_EQ(links(), 3u);
+}
+
 TEST_F(HubCutOff, StaysAsItIsWhileTheStoreIsUpOrNobodyElseIsKnown) {
   world.Cores({kCore, 0xc1});
   PassAlive(seconds(10));

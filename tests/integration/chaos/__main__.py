@@ -1,6 +1,6 @@
 """scripts/chaos: what happens when a part dies, on real processes.
 
-  scripts/chaos rows [--runs 5] [--heartbeat 2] [--only edge,core]   how long until the last watcher knows; a table
+  scripts/chaos rows [--runs 5] [--heartbeat 2] [--only WORD,...]   how long until the last watcher knows; a table
   scripts/chaos storm [--seconds 180] [--seed N] [--users 60]        faults at random under load, then a checker
   scripts/chaos soak [--seconds 3600] [--visitors 40]                nothing fails, and nothing grows
 
@@ -28,6 +28,7 @@ def main():
     table.add_argument("--heartbeat", type=float, default=2.0)
     table.add_argument("--only", default="", help="words, comma-separated: the rows in whose name one of them stands")
     table.add_argument("--seed", type=int, default=1)
+    table.add_argument("--at-once", type=int, default=1, help="runs beside each other, each in a world of its own")
     wild = commands.add_parser("storm", help="faults at random under load")
     wild.add_argument("--seconds", type=float, default=180)
     wild.add_argument("--seed", type=int, default=random.randrange(1 << 30))
@@ -44,7 +45,7 @@ def main():
     def say(line):
         print(line, flush=True)
     if arguments.command == "rows":
-        offences = asyncio.run(rows.run_rows(arguments.runs, arguments.heartbeat, arguments.seed, chosen, say))
+        offences = asyncio.run(rows.run_rows(arguments.runs, arguments.heartbeat, arguments.seed, chosen, arguments.at_once, say))
     elif arguments.command == "soak":
         offences, figures = asyncio.run(soak.run_soak(arguments.seed, arguments.seconds, arguments.visitors, say))
         for name, figure in figures.items():

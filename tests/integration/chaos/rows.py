@@ -5,14 +5,18 @@
 
 import asyncio
 import collections
+import pathlib
 import signal
 import statistics
+import tempfile
 import time
 
-from harness import PATIENCE
+from harness import PATIENCE, Client, until_async
+from test_sentinel import Cluster
 from world import World
 
-Row = collections.namedtuple("Row", "name bound measure")
+# `measure(scene, bound)`: one run, in seconds. `world`: whether the scene is that of a World; else it is None.
+Row = collections.namedtuple("Row", "name bound measure world", defaults=[True])
 
 
 class Scene:
@@ -21,6 +25,10 @@ class Scene:
     def __init__(self, world):
         self.world, self.count = world, 0
         self.watchers = []
+
+    async def publish(self, cause, number):
+        text = '{"room_id":"hall","type":"message","data":{"room":"hall","from":"%s","n":%d}}' % (cause, number)
+        await asyncio.to_thread(self.world.redis.client.publish, "message:broadcast", text)
 
     async def begin(self):
         world = self.world
@@ -169,6 +177,42 @@ async def redis_emptied(scene, bound):
     return await hears_again(scene, since, bound, f"redis{scene.count}")
 
 
+async def redis_silent(scene, bound):
+    """Stands still for 10 s, with every connection open."""
+    world = scene.world
+    scene.count += 1
+    await asyncio.to_thread(world.redis.kill, signal.SIGSTOP)
+    await asyncio.sleep(10)
+    world.redis.kill(signal.SIGCONT)
+    return await hears_again(scene, time.monotonic(), bound, f"silence{scene.count}")
+
+
+async def redis_fails_over(_, bound):
+    """A cluster of its own with three Sentinels: from the promotion until every watcher has had a message of after it."""
+    with tempfile.TemporaryDirectory(prefix="presence-chaos-") as folder:
+        cluster = await asyncio.to_thread(Cluster, pathlib.Path(folder))
+        try:
+            watchers = [(await Client.open(cluster.edges[i % 2], cluster.token(["alice", "bob"][i % 2]))).keep_alive(5) for i in range(4)]
+            for watcher in watchers:
+                await watcher.subscribe("general")
+            dead, heir = cluster.primary, cluster.replica
+            await dead.kill_and_wait(signal.SIGKILL)
+            await until_async(lambda: heir.client.role()[0] == "master", 30, what="the replica is promoted")
+            since = time.monotonic()
+            while not all(watcher.seen(type="message") for watcher in watchers):
+                assert time.monotonic() - since < bound * PATIENCE + 20, "not every watcher hears again"
+                await asyncio.to_thread(heir.client.publish, "message:broadcast", '{"room_id":"general","type":"message","data":{}}')
+                await asyncio.sleep(0.05)
+            taken = time.monotonic() - since
+            for watcher in watchers:
+                assert not watcher.closed and not watcher.seen(type="presence", status="offline"), "somebody was shown offline"
+            for watcher in watchers:
+                await watcher.close()
+            return taken
+        finally:
+            await asyncio.to_thread(cluster.__exit__, None)
+
+
 def rows(heartbeat):
     return [Row("a client that says goodbye", 1, says_goodbye),
             Row("a client, silently", 2 * heartbeat + 4, goes_silent),
@@ -177,28 +221,33 @@ def rows(heartbeat):
             Row("a core, killed: until messages flow again", 6, core_killed),
             Row("core and edge, killed", 2 * heartbeat + 8, core_and_edge_killed),
             Row("a core, cut off from Redis: until messages flow again", min(heartbeat + 0.5, 5) + 2, core_cut_off),
-            Row("Redis, emptied: after its return", 5, redis_emptied)]
+            Row("Redis, silent for 10 s: after its return", 5, redis_silent),
+            Row("Redis, emptied: after its return", 5, redis_emptied),
+            Row("Redis' primary, with Sentinels: after the promotion", 5, redis_fails_over, False)]
 
 
-async def run_rows(runs, heartbeat, seed, chosen=None, say=print):
-    """Offences, as sentences; prints the table."""
+async def some_runs(row, runs, heartbeat, seed):
+    """How long each took, in a world of their own."""
+    if not row.world:
+        return [await row.measure(None, row.bound) for _ in range(runs)]
+    async with World(seed, users=0, heartbeat=heartbeat) as world:
+        scene = Scene(world)
+        await scene.begin()
+        # A Redis that has just been started expires nobody for 15 s.
+        quiet = lambda: int(world.redis.client.hget("presence.sweep", "quiet_until") or 2**62) > time.time() * 1000
+        await world.until(lambda: not quiet(), 30 * PATIENCE, "the quiet period is over")
+        return [await row.measure(scene, row.bound) for _ in range(runs)]
+
+
+async def run_rows(runs, heartbeat, seed, chosen=None, at_once=1, say=print):
+    """Offences, as sentences; prints the table. `at_once`: in so many worlds beside each other."""
     offences = []
-    say(f"heartbeat {heartbeat} s, {runs} runs each, seconds\n\n| dies | bound | p50 | worst |\n| --- | --- | --- | --- |")
+    say(f"heartbeat {heartbeat:g} s, {runs} runs each, seconds\n\n| dies | bound | p50 | worst |\n| --- | --- | --- | --- |")
     for row in rows(heartbeat):
         if chosen and not any(word in row.name for word in chosen):
             continue
-        async with World(seed, users=0, heartbeat=heartbeat) as world:
-            scene = Scene(world)
-
-            async def publish(cause, number):
-                text = '{"room_id":"hall","type":"message","data":{"room":"hall","from":"%s","n":%d}}' % (cause, number)
-                await asyncio.to_thread(world.redis.client.publish, "message:broadcast", text)
-            scene.publish = publish
-            await scene.begin()
-            # A Redis that has just been started expires nobody for 15 s.
-            quiet = lambda: int(world.redis.client.hget("presence.sweep", "quiet_until") or 2**62) > time.time() * 1000
-            await world.until(lambda: not quiet(), 30 * PATIENCE, "the quiet period is over")
-            taken = [await row.measure(scene, row.bound) for _ in range(runs)]
+        shares = [len(range(i, runs, at_once)) for i in range(min(at_once, runs))]
+        taken = sum(await asyncio.gather(*(some_runs(row, share, heartbeat, seed + i) for i, share in enumerate(shares))), [])
         say(f"| {row.name} | {row.bound:.1f} | {statistics.median(taken):.2f} | {max(taken):.2f} |")
         if max(taken) > row.bound * PATIENCE:
             offences.append(f"{row.name}: {max(taken):.2f} s, and {row.bound} s is the bound")
