@@ -18,7 +18,8 @@ sys.path.append(str(pathlib.Path(__file__).parent / "chaos"))
 
 import checker
 from api import Api
-from harness import PATIENCE, Redis, get, run
+from crowd import Crowd
+from harness import PATIENCE, Redis, Stack, get, run, until_async
 from world import World
 
 H = 2.0  # seconds
@@ -104,9 +105,12 @@ class Story(World):
             return {user for user, text in zip(self.user_names, texts) if text and json.loads(text)["status"] == "online"}
         return set()
 
-    async def is_heard(self, data, by, seconds=10):
+    def listeners(self, data, of=None):
         key = (data["room"], data["from"], data["n"])
-        await self.until(lambda: all(any(seen.key == key for seen in device.seen) for device in by), seconds * PATIENCE, f"{key} is heard")
+        return sum(any(seen.key == key for seen in device.seen) for device in of or self.devices)
+
+    async def is_heard(self, data, by, seconds=10):
+        await self.until(lambda: self.listeners(data, by) == len(by), seconds * PATIENCE, f"{data} is heard")
 
     async def is_serving(self, core):
         check = self.apis[core].channel.unary_unary("/grpc.health.v1.Health/Check")
@@ -189,8 +193,11 @@ def test_ten_seconds_of_silence():
             assert links <= moved <= links * len(world.cores)
             for edge in world.edges:
                 await world.typing_is_local(edge)
-            data, code = await world.broadcast(0)
+            links = world.each("presence_core_links")
+            busy = links.index(max(links))
+            data, code = await world.broadcast(busy)
             assert code == grpc.StatusCode.UNAVAILABLE, "other cores have not heard it"
+            await world.until(lambda: world.listeners(data) == 2 * links[busy], 5 * PATIENCE, "those of its own edges have")
             assert (await world.broadcast(1, request_id="once"))[1] == grpc.StatusCode.UNAVAILABLE
             await asyncio.sleep(4)
             assert sum(world.each("presence_core_shards_sent_away_total")) == moved, "nobody is sent to and fro"
@@ -228,6 +235,30 @@ def test_a_restart_with_its_data():
             await world.devices[0].leave()
             await world.until(lambda: world.devices[1].view.get(world.devices[0].user) == "offline", 10 * PATIENCE, "who leaves is seen to")
     run(story())
+
+
+def test_a_crowd_is_asserted_again_at_a_bounded_rate():
+    """5,000 users; HubOptions::writes_in_flight_max is 512."""
+    users = [f"user-{number:04}" for number in range(5000)]
+    with Stack(cores=1, edges=0) as stack:
+        [core] = stack.cores
+
+        async def story():
+            async with Crowd(core) as crowd:
+                await crowd.come(users)
+                await crowd.settled(30)
+                stack.redis.kill(signal.SIGKILL)
+                await until_async(lambda: core.metric("presence_core_store_up") == 0, what="the core has noticed")
+                stack.redis.start().await_ready()
+                back, most = time.monotonic(), 0
+                while stack.redis.client.zcard("presence.online") < len(users):
+                    most = max(most, core.metric("presence_core_store_writes_in_flight"))
+                    assert time.monotonic() - back < 5 * PATIENCE, "within 5 s all is there again"
+                    await asyncio.sleep(0)
+                assert most <= 512, "Redis has time for others meanwhile"
+                await until_async(lambda: core.metric("presence_core_reasserted_total") >= len(users), what="it is counted")
+                assert core.metric("presence_core_reasserted_total") == len(users), "each once"
+        run(story())
 
 
 # --------------------------------------------------------------------------------------------- Redis refuses writes

@@ -123,7 +123,7 @@ class World:
         folder = self.directory.name
         self.keys = Keys(folder)
         self.redis = self._add(await asyncio.to_thread(self.redis_type, folder))
-        common = {"WS_HEARTBEAT_INTERVAL": str(self.heartbeat), "WS_PRESENCE_TTL": "60"}
+        common = {"WS_HEARTBEAT_INTERVAL": str(self.heartbeat), "WS_PRESENCE_TTL": str(max(60, 10 * self.heartbeat))}
         self.to_redis, self.cores = [], []
         for i in range(self.sizes[0]):
             relay = await Relay(f"127.0.0.1:{self.redis.port}").start()
