@@ -6,14 +6,14 @@
 #include <thread>
 #include <utility>
 
-#include "absl/container/flat_hash_map.h"
-#include "common/check.h"
 #include "common/connection_id.h"
 #include "common/log.h"
 #include "edge/client_addresses.h"
 #include "edge/client_protocol.h"
 #include "edge/rest.h"
 #include "edge/shard.h"
+#include "edge/shard_door.h"
+#include "edge/shard_options.h"
 
 namespace presence::edge {
 namespace {
@@ -25,49 +25,6 @@ constexpr auto kTick = milliseconds(100);
 constexpr int kDeliveriesPerTurnMax = 64;
 constexpr size_t kPayloadBytesPerTurnMax = 256 * 1024;
 constexpr size_t kFlushSlice = 512;
-
-ShardOptions OptionsOf(const EdgeContext& context, uint32_t shard) {
-  const Config& c = context.config;
-  ShardOptions options;
-  options.edge_name = c.edge_name;
-  options.incarnation = context.incarnation;
-  options.version = context.version;
-  options.started_ms = context.started_ms;
-  options.shard = shard;
-  options.heartbeat_interval = std::chrono::duration_cast<milliseconds>(c.heartbeat_interval);
-  options.isolation_max = std::chrono::duration_cast<milliseconds>(c.isolation_max);
-  options.rooms_per_connection_max = c.rooms_per_connection_max;
-  options.presence_frames_per_second = c.presence_frames_per_second;
-  options.close_expired = c.token_expiry == TokenExpiry::kClose;
-  options.expiry_warning = std::chrono::duration_cast<milliseconds>(c.token_expiry_warning);
-  options.expiry_leeway = c.tokens.PartyOptions().leeway;
-  options.auth_timeout = std::chrono::duration_cast<milliseconds>(c.auth_timeout);
-  options.unproven_max = c.auth_pending_max;
-  options.frames_per_second = c.frames_per_second;
-  options.frames_burst = c.frames_burst;
-  options.bytes_per_second = c.bytes_per_second;
-  // Else the greatest message that is allowed could never pass; twice, for what its fragments add.
-  options.bytes_burst = std::max(c.bytes_burst, 2 * c.message_bytes_max);
-  if (c.auth_first_message) options.bytes_burst = std::max<uint64_t>(options.bytes_burst, 2 * kAuthFrameBytesMax);
-  return options;
-}
-
-SocketLoopOptions SocketOptionsOf(const EdgeContext& context, uint16_t port) {
-  const Config& c = context.config;
-  SocketLoopOptions options;
-  options.tls = context.service_tls;
-  options.strict_transport_age = std::chrono::duration_cast<std::chrono::seconds>(c.strict_transport_age);
-  options.host = c.service_host;
-  options.port = port;
-  options.message_bytes_max = c.message_bytes_max;
-  options.send_buffer_bytes_max = c.send_buffer_bytes_max;
-  options.sockets_max = c.connections_max;
-  options.head_bytes_max = c.head_bytes_max;
-  options.request_timeout = std::chrono::duration_cast<milliseconds>(c.handshake_timeout);
-  // Else those who ask for nothing could have all the sockets.
-  options.pending_max = std::min(c.handshakes_pending_max, std::max(1u, c.connections_max / 2));
-  return options;
-}
 
 // What a command has clients sent; null: nothing that would count against the bounds of a turn.
 const std::string* PayloadOf(const link::v1::CoreCommand& command) {
@@ -81,21 +38,6 @@ const std::string* PayloadOf(const link::v1::CoreCommand& command) {
     default:
       return nullptr;
   }
-}
-
-TokenFacts FactsOf(const Identity& identity) {
-  return {.user_id = identity.user_id,
-          .username = identity.username,
-          .session_id = identity.session_id,
-          .issued_at_ms = identity.issued_at.has_value() ? ToUnixMillis(*identity.issued_at) : 0,
-          .expires_at = identity.expires_at,
-          .room_rights = &identity.room_rights};
-}
-
-TokenCheck CheckOf(const TokenVerdict& verdict) {
-  if (const auto* identity = std::get_if<Identity>(&verdict)) return {TokenCheck::Outcome::kGood, FactsOf(*identity)};
-  const bool expired = std::get<Rejection>(verdict).fault == TokenFault::kExpired;
-  return {expired ? TokenCheck::Outcome::kExpired : TokenCheck::Outcome::kInvalid};
 }
 
 log::Level LevelOf(link::v1::LogLevel level) {
@@ -117,7 +59,6 @@ log::LineLimit connection_lines("connections");
 log::LineLimit request_lines("subscriptions and heartbeats");
 log::LineLimit timeout_lines("heartbeat timeouts");
 log::LineLimit input_lines("invalid input");
-log::LineLimit refusal_lines("refused handshakes");
 log::LineLimit refused_link_lines("links that the core refuses", 1, 3);
 
 constexpr uint8_t kLinesPerConnection = 10;  // in kLinePeriod
@@ -130,7 +71,12 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
         index_(index),
         stats_(*context.stats[index]),
         clients_(context.proxies, context.addresses, stats_),
-        shard_(OptionsOf(context, index), *this),
+        shard_(ShardOptionsOf(context, index), *this),
+        door_({.context = context,
+               .stats = stats_,
+               .clients = clients_,
+               .io = io_,
+               .ready = [this](Now now) { return shard_.ready(now); }}),
         link_(io_, LinkOptions(), *this),
         rest_(RestSources(), context.gate, context.logout_tokens, link_),
         tick_(io_),
@@ -193,7 +139,7 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
     return clients_.OnAccepted(socket.slot, peer, std::chrono::steady_clock::now());
   }
   void OnReleased(SocketId socket) override {
-    admitted_.erase(socket.slot);  // so that no generation is ever compared with one of long ago
+    door_.Forget(socket.slot);
     clients_.OnReleased(socket.slot, std::chrono::steady_clock::now());
   }
   void OnRequest(SocketId socket, const HttpRequest& request) override {
@@ -202,7 +148,7 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
       return sockets_->Respond(socket, *refused);
     }
     if (request.path == kWebsocketPath) {
-      return DecideUpgrade(socket, request, /*may_wait_for_keys=*/true);
+      return door_.DecideUpgrade(*sockets_, socket, request);
     }
     stats_.rest_requests.Add();
     const auto started = std::chrono::steady_clock::now();
@@ -215,70 +161,6 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
     });
   }
 
-  void DecideUpgrade(SocketId socket, const HttpRequest& request, bool may_wait_for_keys) {
-    const Now now = ReadClocks();
-    if (context_.draining.load(std::memory_order_relaxed) || !shard_.ready(now)) {
-      stats_.handshakes_not_ready.Add();
-      HttpResponse response = JsonError(503, "This instance takes no connections at the moment; try another one");
-      response.headers.emplace_back("Retry-After", "1");
-      return sockets_->Respond(socket, response);
-    }
-    const auto keys = context_.keys.Current();
-    GateDecision decision = context_.gate.DecideUpgrade(request, keys.get(), now.wall);
-    stats_.handshake_seconds.Observe(std::chrono::steady_clock::now() - now.steady);
-    if (decision.unknown_key && may_wait_for_keys) {
-      // The issuer may just have a new key: one fetch for all who wait, then the answer stands.
-      const RefreshAnswer answer = AfterKeyRefresh(
-          decision.kid, [this, socket, request] { DecideUpgrade(socket, request, /*may_wait_for_keys=*/false); });
-      if (answer == RefreshAnswer::kWaiting) return;
-      if (answer == RefreshAnswer::kBusy) decision = context_.gate.TooManyWaitForKeys(request);
-    }
-    if (auto* admit = std::get_if<Admit>(&decision.outcome)) {
-      stats_.handshakes_admitted.Add();
-      Await(socket, std::move(admit->identity));
-      return sockets_->Upgrade(socket, admit->subprotocol);
-    }
-    if (const auto* unproven = std::get_if<AdmitUnproven>(&decision.outcome)) {
-      stats_.handshakes_without_token.Add();
-      Await(socket, std::nullopt);
-      return sockets_->Upgrade(socket, unproven->subprotocol);
-    }
-    const auto* refuse = std::get_if<Refuse>(&decision.outcome);
-    CountRefusal(refuse);
-    if (refusal_lines.Admit(log::Level::kError)) {
-      log::Error("Handshake refused: {} ({}) from {}", decision.why, Escaped(RedactToken(request.target)),
-                 clients_.client(socket.slot).ToString());
-    }
-    if (refuse != nullptr) return sockets_->Respond(socket, refuse->response);
-    const auto& close = std::get<AdmitAndClose>(decision.outcome);
-    sockets_->UpgradeAndClose(socket, close.subprotocol, close.code, close.reason);
-  }
-
-  // With kWaiting `again` comes on this thread, when the issuer's keys have been asked for.
-  RefreshAnswer AfterKeyRefresh(std::string_view kid, std::function<void()> again) {
-    return context_.keys.RequestRefresh(
-        kid, [this, again = std::move(again)]() mutable { asio::post(io_, std::move(again)); });
-  }
-
-  void Await(SocketId socket, std::optional<Identity> identity) {
-    // A decision that waited for keys may be about a former owner of the slot: it must not touch the present one's. Nothing is compared
-    // with an entry that is new: half of all generations look older than one that was never given out. (No test: it takes 2^31 sockets.)
-    const auto [admitted, is_new] = admitted_.try_emplace(socket.slot);
-    if (is_new || static_cast<int32_t>(socket.generation - admitted->second.generation) >= 0) {
-      admitted->second = {socket.generation, std::move(identity)};
-    }
-  }
-
-  void CountRefusal(const Refuse* refuse) {
-    if (refuse != nullptr && refuse->response.status == 403) {
-      stats_.handshakes_foreign_origin.Add();
-    } else if (refuse != nullptr && refuse->response.status == 503) {
-      stats_.handshakes_not_ready.Add();
-    } else {
-      stats_.handshakes_missing_or_bad_token.Add();
-    }
-  }
-
   void CountLogout(int status) {
     Counter& outcome = status == 200   ? stats_.logouts_done
                        : status >= 500 ? stats_.logouts_not_kept
@@ -287,11 +169,7 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
   }
 
   void OnOpen(SocketId socket) override {
-    const auto admitted = admitted_.find(socket.slot);
-    PRESENCE_CHECK(admitted != admitted_.end() && admitted->second.generation == socket.generation,
-                   "what opens was admitted");
-    const std::optional<Identity> identity = std::move(admitted->second.identity);
-    admitted_.erase(admitted);
+    const std::optional<Identity> identity = door_.TakeAdmitted(socket);
     if (open_.size() <= socket.slot) open_.resize(socket.slot + 1);
     open_[socket.slot] = {.generation = socket.generation, .lines_since = {}, .lines = 0};
     if (!identity.has_value()) {
@@ -312,28 +190,13 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
   void OnText(SocketId socket, std::string_view text) override {
     shard_.OnClientText(ReadClocks(), socket.slot, text);
     if (std::optional<TokenToCheck> check = std::exchange(token_to_check_, std::nullopt)) {
-      JudgeToken(check->socket, check->token, /*may_wait_for_keys=*/true);
+      door_.Judge(check->token, [this, socket = check->socket](Now now, const TokenCheck& verdict, bool waited) {
+        OnTokenJudged(now, socket, verdict);
+        if (waited) link_.Flush();
+      });
     }
   }
-  // Mostly at once, so that what the client sends next finds it judged.
-  void JudgeToken(SocketId socket, const std::string& token, bool may_wait_for_keys) {
-    const Now now = ReadClocks();
-    TokenCheck check{TokenCheck::Outcome::kUnavailable};
-    TokenVerdict verdict;
-    if (const auto keys = context_.keys.Current(); keys != nullptr) {
-      verdict = context_.gate.Verify(token, *keys, now.wall);
-      const auto* rejection = std::get_if<Rejection>(&verdict);
-      const bool unknown_key = rejection != nullptr && rejection->fault == TokenFault::kUnknownKey;
-      auto answer = RefreshAnswer::kPointless;
-      if (unknown_key && may_wait_for_keys) {
-        answer = AfterKeyRefresh(rejection->kid, [this, socket, token] {
-          JudgeToken(socket, token, /*may_wait_for_keys=*/false);
-          link_.Flush();
-        });
-      }
-      if (answer == RefreshAnswer::kWaiting) return;
-      if (answer == RefreshAnswer::kPointless) check = CheckOf(verdict);
-    }
+  void OnTokenJudged(Now now, SocketId socket, const TokenCheck& check) {
     const bool present = socket.slot < open_.size() && open_[socket.slot].generation == socket.generation;
     const bool was_unproven = present && shard_.user_id(socket.slot).empty();
     shard_.OnTokenChecked(now, socket.slot, socket.generation, check);
@@ -543,13 +406,14 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
   }
 
   Rest::Sources RestSources() {
-    return {
-        .service_name = context_.config.service_name,
-        .health = [this] { return HealthOf(context_); },
-        .metrics = [this] { return context_.metrics.Text(); },
-        .keys = [this] { return context_.keys.Current(); },
-        .after_key_refresh = [this](std::string_view kid,
-                                    std::function<void()> again) { return AfterKeyRefresh(kid, std::move(again)); }};
+    return {.service_name = context_.config.service_name,
+            .health = [this] { return HealthOf(context_); },
+            .metrics = [this] { return context_.metrics.Text(); },
+            .keys = [this] { return context_.keys.Current(); },
+            .after_key_refresh =
+                [this](std::string_view kid, std::function<void()> again) {
+                  return door_.AfterKeyRefresh(kid, std::move(again));
+                }};
   }
 
   static Health HealthOf(const EdgeContext& context) {
@@ -574,6 +438,7 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
 
   asio::io_context io_{1};
   Shard shard_;
+  ShardDoor door_;
   CoreLink link_;
   Rest rest_;
   std::unique_ptr<SocketLoop> sockets_;
@@ -582,11 +447,6 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
   bool ending_ = false;    // the process is told to end
   bool stopping_ = false;  // the loop is about to
 
-  struct Admitted {
-    uint32_t generation = 0;
-    std::optional<Identity> identity;  // none: it is to be shown by the first message
-  };
-  absl::flat_hash_map<uint32_t, Admitted> admitted_;  // by slot, between Upgrade and OnOpen
   // What the log and the calls to the sockets need of the open connection in each slot.
   struct Open {
     uint32_t generation = 0;

@@ -358,7 +358,7 @@ class Client:
                     return frame
             left = deadline - time.monotonic()
             if left <= 0 or self.socket.closed:
-                raise AssertionError(f"no frame with {members}; closed: {self.socket.closed} {self.socket.close_code}; "
+                raise AssertionError(f"no frame with {members}; closed: {self.socket.closed} {self.socket.close_code} {self.socket.close_reason}; "
                                      f"the last frames: {self.frames[-5:]}")
             self.arrived.clear()
             if self.taken == len(self.frames):

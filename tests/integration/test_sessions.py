@@ -11,7 +11,7 @@ import pytest
 import websockets
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from harness import Client, Edge, Stack, get, run, until, until_async
+from harness import PATIENCE, Client, Edge, Stack, get, run, until, until_async
 
 LOGOUT_EVENT = {"http://schemas.openid.net/event/backchannel-logout": {}}
 
@@ -62,7 +62,7 @@ async def stays_out(edge, token):
 @pytest.fixture(scope="module")
 def stack():
     with Stack(redis=False, edge_settings={"WS_TOKEN_EXPIRY": "close", "WS_TOKEN_EXPIRY_WARNING": "5",
-                                           "WS_AUTH_FIRST_MESSAGE": "on", "WS_AUTH_TIMEOUT": "1",
+                                           "WS_AUTH_FIRST_MESSAGE": "on", "WS_AUTH_TIMEOUT": str(3 * PATIENCE),
                                            "WS_AUTH_PENDING_MAX": "3", "REST_AUTH": "bearer"}) as stack:
         yield stack
 
@@ -132,8 +132,9 @@ def test_a_token_with_a_key_that_is_new_waits_for_it(stack):
         await client.send(type="auth", token=NewKey(stack).sign(stack.token("kim")))
         await client.expect(type="auth", status="ok")
         await client.close()
+        token = NewKey(stack).sign(stack.token("kim"))  # making a key takes its time, and WS_AUTH_TIMEOUT runs from the opening
         first_message = await Client.open(stack.edges[0], None)
-        await first_message.send(type="auth", token=NewKey(stack).sign(stack.token("kim")))
+        await first_message.send(type="auth", token=token)
         await first_message.expect(type="pong")
         await first_message.subscribe("general")
         await first_message.close()
