@@ -75,6 +75,7 @@ struct Connection {
   bool newcomer : 1 = false;  // has come to this core, and the store has not let it in yet
   // Its token has not been held against the logouts that the store keeps. Kept by the hub: such a one enters no further room meanwhile.
   bool unjudged : 1 = false;
+  bool gone : 1 = false;         // the store has confirmed its end, which is kept for a while
   uint32_t write_in_flight = 0;  // number of the write that is not answered; 0: none
   // Sequences of the shard's events that this record stands for: in it, in the write in flight, confirmed by the store.
   uint64_t wanted_sequence = 0, sent_sequence = 0, confirmed_sequence = 0;

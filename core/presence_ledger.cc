@@ -46,6 +46,7 @@ void PresenceLedger::Changed(ConnectionIndex index, uint64_t sequence) {
   Connection& connection = connections_[index];
   Want(index, sequence);
   connection.fenced = false;
+  connection.gone = false;
   MarkDirty(index);
   if (!connection.live) BoundRemovals(index);
 }
@@ -167,7 +168,18 @@ void PresenceLedger::Send(Now now) {
   }
   while ((!awaited_.empty() || !behind_.empty()) && in_flight_ < options_.writes_in_flight_max) {
     const ConnectionIndex index = TakeNext();
-    if (index != kNoConnection) Write(now, index);
+    if (index == kNoConnection) continue;
+    if (!connections_[index].live) ReassertFirst(now, connections_.user(connections_[index]));
+    Write(now, index);
+  }
+}
+
+// A store that has lost its data would take a user for gone whose one device it hears of as gone before it hears of the others again.
+// Those may exceed writes_in_flight_max, by the devices of one user.
+void PresenceLedger::ReassertFirst(Now now, const User& user) {
+  for (ConnectionIndex device = user.first_live; device != kNoConnection; device = connections_[device].next_of_user) {
+    const Connection& connection = connections_[device];
+    if (connection.dirty && connection.reassert && connection.write_in_flight == 0) Write(now, device);
   }
 }
 
@@ -206,7 +218,10 @@ void PresenceLedger::Write(Now now, ConnectionIndex index) {
     write.kind = PresenceWrite::Kind::kRemove;
   }
   if (write.kind != PresenceWrite::Kind::kAssert) {
-    write.previous_status = static_cast<Status>(user.known_status);
+    // Who was still there when this end was confirmed is so by others, of whom their core tells: a store that has lost its data must not
+    // take the user for gone meanwhile.
+    const bool others = connection.gone && user.known_status > link::v1::STATUS_OFFLINE;
+    if (!others) write.previous_status = static_cast<Status>(user.known_status);
     write.previous_version = user.known_version;
   }
   connection.reassert = false;
@@ -260,6 +275,7 @@ std::optional<PresenceLedger::Refusal> PresenceLedger::OnWritten(Now now, uint64
   } else if (fenced || taken_over) {
     connections_.Forget(index);  // a higher attach has the entry: a repetition would be refused again
   } else {
+    connection.gone = true;
     kept_.push_back({index, now.steady + kRemovalKept});
   }
   return refusal;

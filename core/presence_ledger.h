@@ -119,6 +119,7 @@ class PresenceLedger {
   void StartSending();
   void BoundRemovals(ConnectionIndex added);
   void ForgetOldestKept();
+  void ReassertFirst(Now now, const User& user);
   void Write(Now now, ConnectionIndex index);
 
   const HubOptions& options_;

@@ -278,6 +278,42 @@ TEST(HubOutage, RemovalsOfTheLastHalfMinuteAreRepeatedSinceTheStoreMayHaveLostTh
   EXPECT_THAT(world.Asked(), Not(Contains(StartsWith("remove"))));
 }
 
+// The store has lost that bob is there by a device of another core: it must not take him for gone before that one says so.
+TEST(HubOutage, ARepeatedRemovalDoesNotCallAUserGoneWhoIsThereByAnotherDevice) {
+  HubWorld world;
+  world.AttachConfirmed(1, 1, {Declared(kPhone, "alice"), Declared(kLaptop, "bob")});
+  world.Say(1, Closed(1, kLaptop, "bob"));
+  world.ConfirmAll(STATUS_OFFLINE, 11);
+  world.Bus(Changed("bob", STATUS_AWAY, 12));  // he is there by another core
+  world.StoreDown();
+  world.Forget();
+  world.StoreUpWithoutItsState();
+  EXPECT_THAT(world.Asked(), Contains("remove e1/0/8.1 attach=1 bob previous=unknown@12"));
+  world.ConfirmAll(STATUS_ONLINE, 13);
+  world.Say(1, {Opened(2, ConnectionOf(1), "bob")});
+  world.ConfirmAll(STATUS_ONLINE, 14);
+  world.StoreDown();
+  world.Say(1, Closed(3, ConnectionOf(1), "bob"));
+  world.Forget();
+  world.StoreUpWithoutItsState();
+  EXPECT_THAT(world.Asked(), Contains("remove e1/0/1.1 attach=1 bob previous=online@14"))
+      << "this one was not confirmed";
+}
+
+TEST(HubOutage, ARemovalIsWrittenBehindTheOtherDevicesOfItsUserThatTheStoreHasLost) {
+  HubOptions options = HubWorld::DefaultOptions();
+  options.writes_in_flight_max = 1;
+  HubWorld world(options);
+  world.AttachConfirmed(1, 1, {Declared(kPhone, "alice"), Declared(kLaptop, "bob"), Declared(ConnectionOf(9), "bob")});
+  world.StoreDown();
+  world.Say(1, Closed(1, kLaptop, "bob"));  // awaited: it would go first
+  world.Forget();
+  world.StoreUpWithoutItsState();
+  EXPECT_THAT(world.Asked(),
+              ElementsAre(StartsWith("read changes"), "reassert e1/0/9.1 attach=1 bob online previous=online@10",
+                          "remove e1/0/8.1 attach=1 bob previous=online@10"));
+}
+
 TEST(HubOutage, ARemovalIsForgottenAfterHalfAMinute) {
   HubWorld world;
   world.AttachConfirmed(1, 1, {Declared(kPhone, "alice")});

@@ -300,7 +300,8 @@ void HubWorld::Write(const PresenceWrite& write) {
   if (!write.room_ids.empty()) line += " rooms=" + Join(write.room_ids);
   if (write.silent_for.count() > 0) line += " silent=" + std::to_string(write.silent_for.count()) + "ms";
   if (write.previous_version != 0) {
-    line.append(" previous=").append(StatusName(write.previous_status));
+    const bool known = write.previous_status != link::v1::STATUS_UNSPECIFIED;
+    line.append(" previous=").append(known ? StatusName(write.previous_status) : "unknown");
     line += "@" + std::to_string(write.previous_version);
   }
   if (write.issued_at_ms != 0) {

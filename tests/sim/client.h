@@ -27,6 +27,14 @@ class Client {
 
   void Type(const std::string& room);
   void SetAway(bool away);
+  // When it is offline it does not come back before.
+  void StayAway(SimTime until) {
+    wants_online_ = false;
+    offline_until_ = until;
+  }
+  // REQUIRES: online.
+  void Close();
+  void Vanish();
 
  private:
   void PlanNext();
@@ -39,8 +47,6 @@ class Client {
   void Unsubscribe(const std::string& room);
   void Ping();
   void Flood();
-  void Close();
-  void Vanish();
   void Say(std::string text) { Say(Session::Said{Session::Said::Kind::kText, std::move(text)}); }
   void Say(Session::Said said);
 

@@ -90,14 +90,14 @@ void Faults::Strike(Kind kind) {
       const size_t index = random.Below(world_.edges().size());
       if (world_.edges()[index].process == nullptr) return;
       world_.Trace("crash of edge " + std::to_string(index));
-      world_.CrashEdge(index);
+      world_.CrashEdge(index, random.OneIn(2));
       return repair(random.Between(milliseconds(50), seconds(8)), [this, index] { world_.StartEdge(index); });
     }
     case Kind::kCrashCore: {
       const size_t index = random.Below(world_.cores().size());
       if (world_.cores()[index].process == nullptr || redis_lost_[index]) return;
       world_.Trace("crash of core " + std::to_string(index));
-      world_.CrashCore(index);
+      world_.CrashCore(index, random.OneIn(2));
       return repair(random.Between(milliseconds(50), seconds(12)), [this, index] { world_.StartCore(index); });
     }
   }

@@ -97,6 +97,10 @@ void World::CheckQuiet() {
   ProbeLogouts();
   ProbeQueries();
   CheckTables();
+  failures_.Probe();
+  CheckTables();
+  CheckPresence();
+  CheckWatchers();
 }
 
 // What clients wish for, what the shard has, what its core has.
@@ -386,14 +390,32 @@ void World::CheckEmpty() {
                                                      {"users", sizes.users},
                                                      {"rooms", sizes.rooms},
                                                      {"memberships", sizes.memberships},
+                                                     {"removals", sizes.removals},
                                                      {"writes in flight", sizes.writes_in_flight},
                                                      {"writes that wait", sizes.writes_waiting},
-                                                     {"publications that wait", sizes.publications_waiting}};
+                                                     {"publications that wait", sizes.publications_waiting},
+                                                     {"refreshes", sizes.refreshes_unanswered},
+                                                     {"gathers", sizes.gathers},
+                                                     {"orders", sizes.orders},
+                                                     {"taps", sizes.taps},
+                                                     {"questions", sizes.room_questions},
+                                                     {"joins that wait", sizes.joins_waiting}};
     for (const auto& [what, count] : counts) {
       Check(count == 0, std::string("a hub is empty again, but has ") + std::to_string(count) + " " + what);
     }
   }
   CheckPresence();
+  CheckDatabaseEmpty();
+}
+
+// What has a lifetime has lapsed, but for the logouts, which live as long as tokens.
+void World::CheckDatabaseEmpty() {
+  if (store_options_.change_log_lifetime > kEmpty) return;
+  for (const auto& [key, value] : database_.Dump()) {
+    const bool stays =
+        key == "presence.sweep" || key == "presence.cores" || key == "presence.logouts" || key.starts_with("revoked:");
+    Check(stays, "Redis is empty again, but has " + key + ": " + value);
+  }
 }
 
 }  // namespace presence::sim

@@ -10,7 +10,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 #include <charconv>
 #include <chrono>
@@ -75,8 +74,14 @@ bool Read(std::string_view argument, Options* options) {
   return false;
 }
 
+// Of one process.
+struct Progress {
+  uint64_t runs = 0;
+  FailureTimes times;
+};
+
 // False: an invariant is broken. `hash` is of everything that clients saw and the log said.
-bool RunSeed(uint64_t seed, bool trace, uint64_t* hash) {
+bool RunSeed(uint64_t seed, bool trace, uint64_t* hash, Progress* progress) {
   g_seed_high = static_cast<std::sig_atomic_t>(seed >> 32);
   g_seed_low = static_cast<std::sig_atomic_t>(seed & 0xffffffff);
   World world(seed, trace);
@@ -89,6 +94,8 @@ bool RunSeed(uint64_t seed, bool trace, uint64_t* hash) {
     return false;
   }
   *hash = world.trace_hash();
+  ++progress->runs;
+  progress->times.Add(world.failures().times());
   return true;
 }
 
@@ -99,22 +106,21 @@ double SecondsSince(Clock::time_point start) {
 }
 
 // Every `jobs`th seed, from the `job`th on. False: an invariant is broken.
-bool RunEvery(const Options& options, uint64_t job, Clock::time_point start, std::atomic<uint64_t>& runs) {
+bool RunEvery(const Options& options, uint64_t job, Clock::time_point start, Progress* progress) {
   uint64_t hash = 0;
   for (uint64_t seed = options.first + job;
        options.seconds > 0 ? SecondsSince(start) < options.seconds : seed <= options.last; seed += options.jobs) {
-    if (!RunSeed(seed, options.trace, &hash)) return false;
-    runs.fetch_add(1, std::memory_order_relaxed);
+    if (!RunSeed(seed, options.trace, &hash, progress)) return false;
   }
   return true;
 }
 
 // The same in a process for each job: the worlds share nothing, and one that aborts takes only itself with it.
-bool RunInProcesses(const Options& options, Clock::time_point start, std::atomic<uint64_t>& runs) {
+bool RunInProcesses(const Options& options, Clock::time_point start, Progress* progress) {
   std::vector<pid_t> children;
   for (uint64_t job = 0; job < options.jobs; ++job) {
     const pid_t child = fork();
-    if (child == 0) _exit(RunEvery(options, job, start, runs) ? 0 : 1);
+    if (child == 0) _exit(RunEvery(options, job, start, progress + job) ? 0 : 1);
     if (child < 0) std::perror("fork");
     if (child > 0) children.push_back(child);
   }
@@ -131,30 +137,48 @@ bool RunInProcesses(const Options& options, Clock::time_point start, std::atomic
   return good;
 }
 
+void Print(const FailureTimes& times) {
+  std::printf("until the last watcher knows, in virtual time:\n");
+  for (size_t i = 0; i < kFailureRows; ++i) {
+    const FailureTimes::Row& row = times.rows[i];
+    std::printf("  %-24s %6llu times, worst %5.1f s, bound there %4.1f s\n", kFailureRowNames[i],
+                static_cast<unsigned long long>(row.runs), static_cast<double>(row.worst.count()) / 1e6,
+                static_cast<double>(row.bound.count()) / 1e6);
+  }
+}
+
 int Main(const Options& options) {
   std::signal(SIGABRT, OnAbort);
   const Clock::time_point start = Clock::now();
   uint64_t hash = 0, again = 0;
   if (!options.trace) {
-    if (!RunSeed(options.first, false, &hash) || !RunSeed(options.first, false, &again)) return 1;
+    Progress twice;
+    if (!RunSeed(options.first, false, &hash, &twice) || !RunSeed(options.first, false, &again, &twice)) return 1;
     if (hash != again) {
       std::fprintf(stderr, "FAILED: seed %llu does not repeat itself\n",
                    static_cast<unsigned long long>(options.first));
       return 1;
     }
   }
-  // Counted by all processes together.
-  void* const shared =
-      mmap(nullptr, sizeof(std::atomic<uint64_t>), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  // Each process writes its own.
+  const size_t size = options.jobs * sizeof(Progress);
+  void* const shared = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (shared == MAP_FAILED) {
     std::perror("mmap");
     return 1;
   }
-  std::atomic<uint64_t>& runs = *new (shared) std::atomic<uint64_t>(0);
-  if (!(options.jobs > 1 ? RunInProcesses(options, start, runs) : RunEvery(options, 0, start, runs))) return 1;
+  auto* const progress = static_cast<Progress*>(shared);
+  for (uint64_t job = 0; job < options.jobs; ++job) new (progress + job) Progress;
+  if (!(options.jobs > 1 ? RunInProcesses(options, start, progress) : RunEvery(options, 0, start, progress))) return 1;
+  Progress all;
+  for (uint64_t job = 0; job < options.jobs; ++job) {
+    all.runs += progress[job].runs;
+    all.times.Add(progress[job].times);
+  }
   std::printf("%llu seeds from %llu on, no invariant broken, %.0f seeds a minute\n",
-              static_cast<unsigned long long>(runs.load()), static_cast<unsigned long long>(options.first),
-              static_cast<double>(runs.load()) * 60 / SecondsSince(start));
+              static_cast<unsigned long long>(all.runs), static_cast<unsigned long long>(options.first),
+              static_cast<double>(all.runs) * 60 / SecondsSince(start));
+  Print(all.times);
   return 0;
 }
 

@@ -109,6 +109,7 @@ void Session::OnFrame(World& world, const ReceivedFrame& frame, uint64_t attach)
     ++typing_frames[frame.room + " " + frame.user_id];
   } else if (frame.type == "presence") {
     seen[frame.user_id] = frame.status;
+    if (frame.status == "offline") world.failures().OnShownOffline(frame.user_id);
   } else {
     world.Check(false, "a frame of a known type: " + std::string(frame.text));
   }

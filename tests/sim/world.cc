@@ -30,6 +30,11 @@ World::World(uint64_t seed, bool trace)
   // Short, so that a run sees many of them; the relations are those of the real service.
   shard_options_.heartbeat_interval = seconds(5);
   store_options_.entry_lifetime = 2 * seconds(5) + seconds(3);
+  if (random_.OneIn(2)) {  // so that what is to lapse does so within a run
+    store_options_.presence_ttl = seconds(60);
+    store_options_.change_log_lifetime = std::chrono::minutes(1);
+    store_options_.request_lifetime = std::chrono::minutes(1);
+  }
   constexpr milliseconds kIsolations[] = {milliseconds(0), seconds(10), seconds(30)};
   shard_options_.isolation_max = kIsolations[random_.Below(3)];
   // Enough for few clients; in some runs little enough to make presence wait.
@@ -97,6 +102,7 @@ void World::TickLater(std::shared_ptr<Process> process, std::function<void()> ti
 // ------------------------------------------------------------------------------------------------------------ network
 
 SimTime World::NetworkDelay() {
+  if (quick_network_) return random_.Between(SimTime(50), milliseconds(3));
   return random_.OneIn(50) ? random_.Between(milliseconds(10), seconds(1))
                            : random_.Between(SimTime(50), network_delay_max_);
 }
@@ -146,10 +152,18 @@ void World::Pass(const std::shared_ptr<SimLink>& link, bool up, SimLink::Item it
 }
 
 std::shared_ptr<CoreProcess> World::AnyCore() {
-  return random_.PickFrom(cores_).process;
+  std::shared_ptr<CoreProcess> core = random_.PickFrom(cores_).process;
+  for (size_t i = 0; calm_ && core == nullptr && i < cores_.size(); ++i) core = cores_[i].process;
+  return core;
 }
 std::shared_ptr<EdgeProcess> World::AnyEdge() {
   return random_.PickFrom(edges_).process;
+}
+
+std::vector<std::string> World::users() const {
+  std::vector<std::string> users;
+  for (size_t i = 0; i < users_; ++i) users.push_back("user" + std::to_string(i));
+  return users;
 }
 
 std::vector<std::shared_ptr<SimLink>> World::LiveLinks() {
@@ -173,26 +187,24 @@ void World::StartEdge(size_t index) {
   edges_[index].process->Start(shards_per_edge_);
 }
 
-void World::CrashCore(size_t index) {
+void World::CrashCore(size_t index, bool host) {
   const std::shared_ptr<CoreProcess> process = std::exchange(cores_[index].process, nullptr);
   process->Crash();
-  const bool host_is_gone = random_.OneIn(2);
   for (const auto& link : links_) {
     if (link->core != process || !std::exchange(link->core_open, false)) continue;
     // A process that dies is told by its host, behind what is on its way; a host that dies says nothing.
     SendDown(link, {SimLink::Item::Kind::kEnd, ""});
-    if (host_is_gone) link->cut = true;
+    if (host) link->cut = true;
   }
 }
 
-void World::CrashEdge(size_t index) {
+void World::CrashEdge(size_t index, bool host) {
   const std::shared_ptr<EdgeProcess> process = std::exchange(edges_[index].process, nullptr);
   process->Crash();
-  const bool host_is_gone = random_.OneIn(2);
   for (const auto& link : links_) {
     if (link->edge != process || !std::exchange(link->edge_open, false)) continue;
     SendUp(link, {SimLink::Item::Kind::kEnd, ""});
-    if (host_is_gone) link->cut = true;
+    if (host) link->cut = true;
   }
   for (const auto& session : sessions_) {
     if (session->edge != process) continue;

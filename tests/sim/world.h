@@ -21,6 +21,7 @@
 #include "tests/sim/client.h"
 #include "tests/sim/core_node.h"
 #include "tests/sim/edge_node.h"
+#include "tests/sim/failure_table.h"
 #include "tests/sim/faults.h"
 #include "tests/sim/random.h"
 #include "tests/sim/scheduler.h"
@@ -65,6 +66,7 @@ class World final : private core::BusSubscriber {
   SimTime now() const { return scheduler_.now(); }
   Now Clocks() const { return scheduler_.Clocks(); }
   Random& random() { return random_; }
+  bool RedisIsSlow() const { return redis_delay_max_ > std::chrono::milliseconds(10); }
   SimTime RedisDelay() { return random_.Between(SimTime(100), redis_delay_max_); }
   SimTime GatherDelay() { return random_.Between(SimTime(0), std::chrono::milliseconds(2)); }
   SimTime ClientDelay() { return random_.Between(SimTime(100), std::chrono::milliseconds(50)); }
@@ -82,7 +84,8 @@ class World final : private core::BusSubscriber {
                                    const std::shared_ptr<CoreProcess>& core);
   void SendUp(const std::shared_ptr<SimLink>& link, SimLink::Item item);
   void SendDown(const std::shared_ptr<SimLink>& link, SimLink::Item item);
-  std::shared_ptr<CoreProcess> AnyCore();  // null: the one that was tried is down
+  void SetQuickNetwork(bool quick) { quick_network_ = quick; }
+  std::shared_ptr<CoreProcess> AnyCore();  // null: the one that was tried is down, or, in calm times, all are
   std::shared_ptr<EdgeProcess> AnyEdge();
   std::vector<std::shared_ptr<SimLink>> LiveLinks();
 
@@ -91,13 +94,20 @@ class World final : private core::BusSubscriber {
   std::vector<Node<EdgeProcess>>& edges() { return edges_; }
   void StartCore(size_t index);
   void StartEdge(size_t index);
-  void CrashCore(size_t index);
-  void CrashEdge(size_t index);
+  // With its host nobody is told.
+  void CrashCore(size_t index, bool host);
+  void CrashEdge(size_t index, bool host);
   bool redis_frozen = false;
 
   // --- clients and rooms
   bool calm() const { return calm_; }  // clients are there and do nothing new
   bool leaving() const { return leaving_; }
+  std::vector<std::unique_ptr<Client>>& clients() { return clients_; }
+  std::vector<std::string> users() const;
+  std::string TruthOf(const std::string& user_id) const;  // from the live devices
+  FailureTable& failures() { return failures_; }
+  // Lets the time pass.
+  void RunFor(SimTime duration) { scheduler_.RunUntil(now() + duration); }
   void AddSession(std::shared_ptr<Session> session) { sessions_.push_back(std::move(session)); }
   const std::vector<std::shared_ptr<Session>>& sessions() const { return sessions_; }
   std::string AnyUser() { return "user" + std::to_string(random_.Below(users_)); }
@@ -135,7 +145,6 @@ class World final : private core::BusSubscriber {
   SimTime NetworkDelay();
 
   // invariants.cc
-  void RunFor(SimTime duration) { scheduler_.RunUntil(now() + duration); }
   void CheckQuiet();
   void CheckTables();
   void CheckPresence();
@@ -148,7 +157,7 @@ class World final : private core::BusSubscriber {
   void ProbeQueries();
   void ProbePresence();
   void CheckEmpty();
-  std::string TruthOf(const std::string& user_id) const;
+  void CheckDatabaseEmpty();
   bool ShareARoom(const Client& client, const std::string& user_id) const;
 
   Scheduler scheduler_;
@@ -161,7 +170,7 @@ class World final : private core::BusSubscriber {
   core::StoreOptions store_options_;
   core::HubOptions hub_options_;
   edge::ShardOptions shard_options_;
-  bool floods_ = false;
+  bool floods_ = false, quick_network_ = false;
   size_t users_ = 0, rooms_ = 0;
   uint32_t shards_per_edge_ = 0;
 
@@ -173,6 +182,7 @@ class World final : private core::BusSubscriber {
   std::vector<std::unique_ptr<Client>> clients_;
   std::unique_ptr<Faults> faults_;
   Callers callers_{*this};
+  FailureTable failures_{*this};
   uint64_t next_link_ = 1;
   bool calm_ = false, leaving_ = false;
 
