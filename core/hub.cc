@@ -95,18 +95,18 @@ void Hub::State::JudgeSilence(Now now) {
 }
 
 void Hub::State::EndGrace(Now now) {
+  // Nobody can say now that he has the shard; whoever has it would see its users called gone when the store is back.
+  if (!ledger_.store_up()) return;
   std::vector<Shard*> expired;
   for (const auto& [key, shard] : connections_.shards()) {
     if (shard->link == nullptr && now.steady - shard->lost_at >= options_.edge_grace) expired.push_back(shard.get());
   }
   for (Shard* shard : expired) {
     ++counters_.edges_expired;
-    if (!shards_sent_away_.contains(shard->key)) {  // those have found another core
-      char text[160];
-      std::snprintf(text, sizeof text, "edge %016llx shard %u has not come back: %zu connections are closed",
-                    static_cast<unsigned long long>(shard->key.incarnation), shard->key.shard, shard->connections);
-      Report(now, text);
-    }
+    char text[160];
+    std::snprintf(text, sizeof text, "edge %016llx shard %u has not come back: %zu connections are closed",
+                  static_cast<unsigned long long>(shard->key.incarnation), shard->key.shard, shard->connections);
+    Report(now, text);
     for (uint32_t slot = 0; slot < shard->slots_end(); ++slot) {
       const ConnectionIndex index = shard->InSlot(slot);
       if (index != kNoConnection) CloseConnection(now, *shard, index, 0);
@@ -169,6 +169,10 @@ void Hub::State::OnStoreUp(Now now, bool lost_state) {
     StartBaseline(now);
   } else if (missed_.since == 0) {
     missed_.since = Watermark();
+  }
+  // Whoever has one of the lost shards is about to say so.
+  for (const auto& [key, shard] : connections_.shards()) {
+    if (shard->link == nullptr) shard->lost_at = now.steady;
   }
   ledger_.OnStoreUp(now, lost_state);
   registry_read_at_ = now.steady;

@@ -174,6 +174,22 @@ TEST(HubGrace, ALateRemovalOfTheOldAttachIsFencedAfterAReattachAtAnotherCore) {
   EXPECT_EQ(world.hub().sizes().removals, 0u) << "nothing is left of it here";
 }
 
+// The edge may have gone to another core, which could not say so.
+TEST(HubGrace, WhileTheStoreIsAwayNobodyIsGivenUpAndThenTheGraceBeginsAnew) {
+  HubWorld world;
+  world.AttachConfirmed(1, 2, {Declared(kPhone, "alice")});
+  world.LoseLink(1);
+  world.Pass(milliseconds(4000));
+  world.StoreDown();
+  world.Pass(seconds(10));
+  EXPECT_EQ(world.hub().sizes().connections, 1u);
+  world.StoreUp();
+  world.Pass(milliseconds(4900));
+  EXPECT_THAT(world.Asked(), Not(Contains(HasSubstr("remove"))));
+  world.Pass(milliseconds(200));
+  EXPECT_THAT(world.Asked(), Contains(StartsWith("remove e1/0/7.1")));
+}
+
 // The core stops, and takes longer than EDGE_GRACE: its edges are on their way to another core.
 TEST(HubGrace, ACoreThatStopsJudgesNobody) {
   HubWorld world;
