@@ -69,6 +69,7 @@ void Hub::State::OnTick(Now now) {
       store_.Sweep(kSweepUsersMax);
     }
     if (now.steady >= announce_at_) Announce(now);
+    others_known_ = others_known_ || gathers_.cores().size() > 1;
     TellAttached();
   }
   ledger_.Send(now);

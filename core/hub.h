@@ -94,7 +94,7 @@ struct HubOptions {
   std::chrono::milliseconds edge_grace{5000};        // EDGE_GRACE
   std::chrono::milliseconds link_silence_max{3000};  // then a link is lost
   std::chrono::milliseconds heartbeat_interval{1000};
-  // Without the store for so long, while other cores were live: then its shards are sent to them, spread over isolation_spread. An entry
+  // Without the store for so long, when there are other cores: then its shards are sent to them, spread over isolation_spread. An entry
   // of the store ends 2 H + 3 s after its client's last frame, of which the store has heard up to H + 1 s before it was lost: H + 2 s are
   // left for waiting, for the spread, and for half a second in which a shard is attached elsewhere and declared.
   std::chrono::milliseconds isolation_max{2500};
@@ -199,9 +199,9 @@ class Hub {
 
   // --- the store's answers; see StoreListener.
   // `lost_state`: all that this core knows is asserted again; otherwise only what the store has not confirmed.
-  // While it is away nobody is closed and this core delivers among its shards. When it stays away for isolation_max and other cores were
-  // live, each shard is sent away once (its link ends, or its Hello is answered, with UNAVAILABLE): they may have the store. A shard that
-  // comes back has found none, and stays until the store was up again.
+  // While it is away nobody is closed and this core delivers among its shards. When it stays away for isolation_max and another core was
+  // ever known, each shard is sent away once (its link ends, or its Hello is answered, with UNAVAILABLE): they may have the store. A
+  // shard that comes back has found none, and stays until the store was up again.
   void OnStoreUp(Now now, bool lost_state);
   void OnStoreDown(Now now);
   void OnWritten(Now now, uint64_t id, const WriteResult& result);

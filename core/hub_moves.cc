@@ -70,7 +70,7 @@ void Hub::State::GiveUp(Now now, Shard& shard) {
 }
 
 std::optional<SteadyTime> Hub::State::CutOffSince() const {
-  if (ledger_.store_up() || gathers_.cores().size() < 2) return std::nullopt;
+  if (ledger_.store_up() || !others_known_) return std::nullopt;
   return registry_read_at_;
 }
 

@@ -252,7 +252,7 @@ class Hub::State {
   void TellAttachedAgain();  // at the next tick: somebody may not have heard it
   void OnShardAttached(Now now, const link::v1::ShardAttached& attached);
   void GiveUp(Now now, Shard& shard);
-  // Since when the store has not answered, while other cores may have it; nothing: it is up, or nobody else is known.
+  // Since when the store has not answered, while other cores may have it; nothing: it is up, or there was never another core.
   std::optional<SteadyTime> CutOffSince() const;
   static absl::Status CutOffError() {
     return absl::UnavailableError("this core is cut off from the store: another one may not be");
@@ -316,7 +316,9 @@ class Hub::State {
   std::map<uint64_t, OpenTap> open_taps_;  // by the API's number
   HostState host_;
   SteadyTime announce_at_;
-  SteadyTime registry_read_at_;          // the store has answered an Announce, once a second
+  SteadyTime registry_read_at_;  // the store has answered an Announce, once a second
+  // Ever, not only at the last Announce: one that was away may be back before this core, which is cut off just then, hears of it.
+  bool others_known_ = false;
   std::set<ShardKey> shards_sent_away_;  // since the store went away; at most kSentAwayMax
   bool withdrawn_ = false;               // from the registry, for good
 

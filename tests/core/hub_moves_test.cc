@@ -325,6 +325,7 @@ struct HubCutOff : testing::Test {
   HubCutOff() {
     for (uint64_t i = 1; i <= 3; ++i) world.AttachConfirmed(i, 1, {Declared(kPhone, "alice", {"general"})}, 0xe0 + i);
     world.Cores({kCore, 0xc1});
+    world.Tick();
   }
   void CutOffFor(milliseconds time) {
     world.StoreDown();
@@ -375,14 +376,30 @@ TEST_F(HubCutOff, KeepsEverybodyThroughARestartOfRedis) {
   EXPECT_EQ(links(), 3u);
 }
 
-TEST_F(HubCutOff, StaysAsItIsWhileTheStoreIsUpOrNobodyElseIsKnown) {
-  world.Cores({kCore, 0xc1});
+TEST_F(HubCutOff, StaysAsItIsWhileTheStoreIsUp) {
   PassAlive(seconds(10));
   EXPECT_EQ(links(), 3u) << "slow, but there";
+}
+
+TEST(HubAlone, KeepsEverybodyHoweverLongTheStoreIsAway) {
+  HubWorld world;
+  world.AttachConfirmed(1, 1, {Declared(kPhone, "alice")});
   world.Cores({kCore});
-  CutOffFor(seconds(10));
-  EXPECT_EQ(links(), 3u) << "there is nobody to send them to";
+  world.Tick();
+  world.StoreDown();
+  for (int i = 0; i < 20; ++i) {
+    world.Say(1, Heartbeat());
+    world.Pass(seconds(1));
+  }
+  EXPECT_EQ(world.hub().sizes().links, 1u) << "there is nobody to send them to";
   EXPECT_EQ(world.hub().counters().shards_sent_away, 0u);
+}
+
+// The other one was cut off a moment ago, and may be back: this core cannot hear of that any more.
+TEST_F(HubCutOff, SendsThemAlsoToACoreThatItHasKnownOnce) {
+  world.Cores({kCore});
+  CutOffFor(seconds(4));
+  EXPECT_EQ(links(), 0u);
 }
 
 TEST_F(HubCutOff, KeepsWhoeverComesBackUntilTheStoreWasUpAgain) {
