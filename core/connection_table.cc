@@ -102,13 +102,15 @@ ConnectionIndex ConnectionTable::Open(Shard& shard, uint64_t id, std::string_vie
   return index;
 }
 
-ConnectionIndex ConnectionTable::AddClosed(const Shard& shard, uint64_t id, std::string_view user_id) {
+ConnectionIndex ConnectionTable::AddClosed(const Shard& shard, uint64_t id, std::string_view user_id,
+                                           SteadyTime expected_until) {
   const ConnectionIndex index = AddRecord(shard, id, user_id);
   connections_[index].live = false;
+  connections_[index].last_frame = expected_until;
   return index;
 }
 
-void ConnectionTable::Close(ConnectionIndex index) {
+void ConnectionTable::Close(ConnectionIndex index, SteadyTime expected_until) {
   Connection& connection = connections_[index];
   PRESENCE_CHECK(connection.live, "a connection is closed once");
   Shard& owner = shard(connection.shard);
@@ -130,6 +132,7 @@ void ConnectionTable::Close(ConnectionIndex index) {
   connection.next_of_user = connection.previous_of_user = kNoConnection;
   if (users_[connection.user].first_live == kNoConnection) --live_users_;
   connection.live = false;
+  connection.last_frame = expected_until;
 }
 
 void ConnectionTable::Forget(ConnectionIndex index) {

@@ -52,10 +52,11 @@ struct Session {
 // One connection: what the core knows (first part, kept by ConnectionTable) and how far the store knows it (second part,
 // written by PresenceLedger alone). 120 bytes, since there may be a million.
 struct Connection {
-  uint64_t incarnation = 0;                  // of its edge
-  uint64_t id = 0;                           // ConnectionId, packed
-  uint64_t attach = 0;                       // of its shard, when it was last declared, opened or closed: the fence
-  SteadyTime last_frame;                     // of the client
+  uint64_t incarnation = 0;  // of its edge
+  uint64_t id = 0;           // ConnectionId, packed
+  uint64_t attach = 0;       // of its shard, when it was last declared, opened or closed: the fence
+  // Of the client. Once that is gone: until when it is expected elsewhere, and its entry lingers; in the past: it is not.
+  SteadyTime last_frame;
   absl::InlinedVector<Membership, 2> rooms;  // in the order of joining
   UserIndex user;
   ShardIndex shard;
@@ -81,6 +82,8 @@ struct Connection {
   uint64_t wanted_sequence = 0, sent_sequence = 0, confirmed_sequence = 0;
 
   link::v1::Status device_status() const { return static_cast<link::v1::Status>(status); }
+  // REQUIRES: not live.
+  SteadyTime expected_until() const { return last_frame; }
 };
 
 static_assert(sizeof(Connection) <= 120);
@@ -137,9 +140,9 @@ class ConnectionTable {
   // REQUIRES: the slot holds no live connection.
   ConnectionIndex Open(Shard& shard, uint64_t id, std::string_view user_id, std::string_view username);
   // A record of a connection that is closed already and was never known here.
-  ConnectionIndex AddClosed(const Shard& shard, uint64_t id, std::string_view user_id);
-  // No longer live: leaves its rooms, its slot and its user's devices.
-  void Close(ConnectionIndex connection);
+  ConnectionIndex AddClosed(const Shard& shard, uint64_t id, std::string_view user_id, SteadyTime expected_until);
+  // No longer live: leaves its rooms, its slot and its user's devices. `expected_until`: see Connection.
+  void Close(ConnectionIndex connection, SteadyTime expected_until = SteadyTime());
   // REQUIRES: not live.
   void Forget(ConnectionIndex connection);
 

@@ -104,10 +104,12 @@ void Hub::State::EndGrace(Now now) {
   }
   for (Shard* shard : expired) {
     ++counters_.edges_expired;
-    char text[160];
-    std::snprintf(text, sizeof text, "edge %016llx shard %u has not come back: %zu connections are closed",
-                  static_cast<unsigned long long>(shard->key.incarnation), shard->key.shard, shard->connections);
-    Report(now, text);
+    if (shard->connections > 0) {  // else it has sent everybody away, and is not missed
+      char text[160];
+      std::snprintf(text, sizeof text, "edge %016llx shard %u has not come back: %zu connections are closed",
+                    static_cast<unsigned long long>(shard->key.incarnation), shard->key.shard, shard->connections);
+      Report(now, text);
+    }
     for (uint32_t slot = 0; slot < shard->slots_end(); ++slot) {
       const ConnectionIndex index = shard->InSlot(slot);
       if (index != kNoConnection) CloseConnection(now, *shard, index, 0);

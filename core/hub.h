@@ -144,6 +144,7 @@ struct HubCounters {
   uint64_t logouts_kept = 0, sessions_ended = 0;                  // asked for here; connections that it has closed here
   uint64_t connections_logged_out = 0, connections_too_many = 0;  // that the store has refused
   uint64_t tokens_renewed = 0;
+  uint64_t connections_sent_away = 0;  // by their edges, to others: their users' presence is held
 };
 
 struct HubSizes {

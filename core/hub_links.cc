@@ -19,6 +19,8 @@ constexpr size_t kVersionBytesMax = 64;  // what is longer is cut: it is for peo
 // A shard without a watermark was never attached, or lost its first link at once. It closes its clients when it finds no core for
 // EDGE_ISOLATION_MAX (30 s), spread over 10 s: by then they may have read statuses elsewhere. With room for a core's clock that is ahead.
 constexpr std::chrono::minutes kNeverAttachedMax{1};
+// Of ConnectionClosed.hold_ms: an edge asks for 20 s at most.
+constexpr std::chrono::milliseconds kHoldMax{30'000};
 
 absl::Status Broken(const char* what) {
   return absl::InvalidArgumentError(what);
@@ -256,14 +258,20 @@ absl::Status Hub::State::OnOpened(Now now, Link& link, uint64_t sequence, const 
 absl::Status Hub::State::OnClosed(Now now, Link& link, uint64_t sequence, const link::v1::ConnectionClosed& closed) {
   if (!IsOfShard(link, closed.connection())) return Broken("a connection of another shard");
   if (!IsValidId(closed.user_id())) return Broken("an id out of bounds");
+  SteadyTime expected_until;
+  if (closed.hold_ms() > 0) {
+    ++counters_.connections_sent_away;
+    expected_until = now.steady + std::min(std::chrono::milliseconds(closed.hold_ms()), kHoldMax);
+  }
   const ConnectionIndex index = link.shard->Find(closed.connection(), connections_.records());
   if (index != kNoConnection) {
     const ConnectionTable::Ref record = connections_.records().RefTo(index);
-    CloseConnection(now, *link.shard, index, sequence);
+    CloseConnection(now, *link.shard, index, sequence, expected_until);
     AwaitConfirmation(link, record, sequence);
   } else {
     // Known to another core before, perhaps: whatever is in the store must go.
-    const ConnectionIndex unknown = connections_.AddClosed(*link.shard, closed.connection(), closed.user_id());
+    const ConnectionIndex unknown =
+        connections_.AddClosed(*link.shard, closed.connection(), closed.user_id(), expected_until);
     const ConnectionTable::Ref record = connections_.records().RefTo(unknown);
     ledger_.Changed(unknown, sequence);
     AwaitConfirmation(link, record, sequence);
@@ -353,7 +361,8 @@ void Hub::State::Bind(Link& link, ConnectionIndex index, RoomIndex room, uint64_
   bind.set_reply_to(reply_to);
 }
 
-void Hub::State::CloseConnection(Now now, Shard& shard, ConnectionIndex index, uint64_t sequence) {
+void Hub::State::CloseConnection(Now now, Shard& shard, ConnectionIndex index, uint64_t sequence,
+                                 SteadyTime expected_until) {
   const Connection& connection = connections_[index];
   if (taps_.any()) {
     for (const Membership& membership : connection.rooms) {
@@ -366,7 +375,7 @@ void Hub::State::CloseConnection(Now now, Shard& shard, ConnectionIndex index, u
   connections_[index].attach = shard.attach;
   DropRights(index);
   DropJoins(index);
-  connections_.Close(index);
+  connections_.Close(index, expected_until);
   ledger_.Changed(index, sequence);
 }
 

@@ -130,7 +130,7 @@ class Hub::State {
   void Rebind(Now now, Link& link, ConnectionIndex index,
               const google::protobuf::RepeatedPtrField<std::string>& room_ids);
   void Bind(Link& link, ConnectionIndex index, RoomIndex room, uint64_t reply_to);
-  void CloseConnection(Now now, Shard& shard, ConnectionIndex index, uint64_t sequence);
+  void CloseConnection(Now now, Shard& shard, ConnectionIndex index, uint64_t sequence, SteadyTime expected_until = {});
   void AwaitConfirmation(Link& link, ConnectionTable::Ref record, uint64_t sequence);
   void RoomsChanged(Link& link, ConnectionIndex index, uint64_t sequence);
   void Leave(Now now, Link& link, ConnectionIndex index, const std::string& room_id, uint64_t sequence);

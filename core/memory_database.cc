@@ -82,34 +82,51 @@ WriteResult MemoryDatabase::Write(const StoreOptions& options, const PresenceWri
   const std::string name = ConnectionName(write.key.incarnation, write.key.connection);
   const bool quiet = Quiet(options, now);
   const bool told = write.kind != PresenceWrite::Kind::kAssert;
-  const bool revoked = write.kind != PresenceWrite::Kind::kRemove && LoggedOut(write);
-  const bool removal = revoked || write.kind == PresenceWrite::Kind::kRemove;
+  const bool ends = IsEnd(write.kind);
+  const bool revoked = !ends && LoggedOut(write);
   if (const std::optional<WriteResult> refused = Refuse(options, now, write, name, revoked)) return *refused;
 
   User& user = users_[std::string(write.user_id)];
+  const auto old = user.entries.find(name);
+  const bool known = old != user.entries.end() && old->second.status != STATUS_UNSPECIFIED;
+  const bool lingers =
+      write.kind == PresenceWrite::Kind::kLinger && known && (quiet || old->second.deadline_ms > now.ms);
+  const bool removal = revoked || (ends && !lingers);
   const RoomSet rooms_before = RoomsOf(user);
   const Status previous = user.status == STATUS_UNSPECIFIED && told ? write.previous_status : user.status;
   if (told) user.version = std::max(user.version, write.previous_version);
 
   DropExpired(now, quiet, &user);
-  BoundTombstones(&user, removal && !revoked ? std::string_view(name) : std::string_view());
+  const bool makes_way = write.newcomer && !ends && !known && !revoked;
+  const std::string replaced = makes_way ? FirstToMakeWay(user) : std::string();
+  BoundTombstones(&user, removal && !revoked ? std::string_view(name) : std::string_view(replaced));
+  if (!replaced.empty()) {
+    Entry& entry = user.entries[replaced];
+    entry = Entry{entry.attach, now.ms + options.tombstone_lifetime.count(), STATUS_UNSPECIFIED, false, {}};
+  }
   if (revoked) {  // without a tombstone, see presence_transition.lua
     user.entries.erase(name);
   } else {
     Entry& entry = user.entries[name];
     entry.attach = write.attach;
-    entry.status = removal ? STATUS_UNSPECIFIED : write.status;
-    entry.deadline_ms =
-        now.ms + (removal ? options.tombstone_lifetime : options.entry_lifetime - write.silent_for).count();
-    entry.room_ids.clear();
-    if (!removal) entry.room_ids.insert(write.room_ids.begin(), write.room_ids.end());
+    entry.lingers = lingers;
+    const std::chrono::milliseconds lifetime = removal   ? options.tombstone_lifetime
+                                               : lingers ? write.linger_for
+                                                         : options.entry_lifetime - write.silent_for;
+    entry.deadline_ms = now.ms + lifetime.count();
+    if (!lingers) {
+      entry.status = removal ? STATUS_UNSPECIFIED : write.status;
+      entry.room_ids.clear();
+      if (!removal) entry.room_ids.insert(write.room_ids.begin(), write.room_ids.end());
+    }
   }
   if (!write.username.empty()) user.username = write.username;
   if (user.connection_name.empty()) user.connection_name = name;
   user.last_seen_ms = std::max(user.last_seen_ms, now.ms - write.silent_for.count());
 
-  if (write.kind == PresenceWrite::Kind::kReassert && !removal && quiet) {
-    Status derived = user.held;
+  const bool expected = write.kind == PresenceWrite::Kind::kLinger;
+  if (((write.kind == PresenceWrite::Kind::kReassert && !removal) || expected) && quiet) {
+    Status derived = std::max(user.held, STATUS_OFFLINE);
     for (const auto& [other, live] : user.entries) derived = std::max(derived, live.status);
     if (derived < previous) {
       user.held = previous;
@@ -187,7 +204,7 @@ bool MemoryDatabase::Refresh(const StoreOptions& options, const RefreshEntry& re
   const auto item = user.entries.find(ConnectionName(refresh.key.incarnation, refresh.key.connection));
   if (item == user.entries.end()) return false;
   Entry& entry = item->second;
-  if (entry.status == STATUS_UNSPECIFIED || entry.attach > refresh.attach) return false;
+  if (entry.status == STATUS_UNSPECIFIED || entry.lingers || entry.attach > refresh.attach) return false;
   if (entry.deadline_ms <= now.ms && !Quiet(options, now)) return false;
   entry.attach = refresh.attach;
   entry.deadline_ms = now.ms + options.entry_lifetime.count();

@@ -95,6 +95,7 @@ class MemoryDatabase {
     uint64_t attach = 0;
     int64_t deadline_ms = 0;
     Status status = link::v1::STATUS_UNSPECIFIED;
+    bool lingers = false;
     std::set<std::string, std::less<>> room_ids;
   };
   struct User {
@@ -127,6 +128,8 @@ class MemoryDatabase {
                                     std::string_view name, bool revoked) const;
   bool LoggedOut(const PresenceWrite& write) const;
   static size_t LiveEntries(const User& user, Time now, bool quiet);
+  // Whose place a newcomer takes; empty: nobody's.
+  static std::string FirstToMakeWay(const User& user);
   bool Quiet(const StoreOptions& options, Time now) const;
   int64_t QuietUntil(const StoreOptions& options, Time now) const;
   static RoomSet RoomsOf(const User& user);

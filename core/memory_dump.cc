@@ -26,6 +26,7 @@ std::map<std::string, std::string> MemoryDatabase::Dump() {
       std::string& value = fields[name];
       value =
           std::to_string(entry.attach) + " " + std::to_string(entry.deadline_ms) + " " + std::to_string(entry.status);
+      if (entry.lingers) value.append(1, '-');
       for (const std::string& room : entry.room_ids) value.append(1, '\0').append(room);
     }
     fields["state"] = std::to_string(user.status) + " " + std::to_string(user.version) + " " +

@@ -26,13 +26,14 @@ std::optional<WriteResult> MemoryDatabase::Refuse(const StoreOptions& options, T
   const bool tombstone = entry != user.entries.end() && entry->second.status == STATUS_UNSPECIFIED;
   const bool known = entry != user.entries.end() && !tombstone;
   if (known || (tombstone && entry->second.deadline_ms > now.ms)) {
-    // A shard never opens a closed connection again: what is of the tombstone's own attach is late.
-    const bool late = tombstone && write.kind != Kind::kRemove && entry->second.attach == write.attach;
+    // A shard never opens a closed connection again: what is of the attach that has closed it is late.
+    const bool closed = tombstone || entry->second.lingers;
+    const bool late = closed && !IsEnd(write.kind) && entry->second.attach == write.attach;
     if (entry->second.attach > write.attach || late) return because(WriteResult::Outcome::kFenced);
   }
   // What is there ends, and so does what a reassert says to have been there; of anything else there is nothing to end.
   if (revoked && write.kind == Kind::kAssert && !known) return because(WriteResult::Outcome::kRevoked);
-  const bool limited = options.connections_per_user_max > 0 && write.newcomer && write.kind != Kind::kRemove;
+  const bool limited = options.connections_per_user_max > 0 && write.newcomer && !IsEnd(write.kind);
   if (limited && !revoked && !known &&
       LiveEntries(user, now, Quiet(options, now)) >= options.connections_per_user_max) {
     return because(WriteResult::Outcome::kTooMany);
@@ -50,8 +51,17 @@ bool MemoryDatabase::LoggedOut(const PresenceWrite& write) const {
 
 size_t MemoryDatabase::LiveEntries(const User& user, Time now, bool quiet) {
   return static_cast<size_t>(std::count_if(user.entries.begin(), user.entries.end(), [&](const auto& item) {
-    return item.second.status != STATUS_UNSPECIFIED && (quiet || item.second.deadline_ms > now.ms);
+    return item.second.status != STATUS_UNSPECIFIED && !item.second.lingers &&
+           (quiet || item.second.deadline_ms > now.ms);
   }));
+}
+
+std::string MemoryDatabase::FirstToMakeWay(const User& user) {
+  const std::pair<const std::string, Entry>* found = nullptr;
+  for (const auto& item : user.entries) {  // by name
+    if (item.second.lingers && (found == nullptr || item.second.status < found->second.status)) found = &item;
+  }
+  return found == nullptr ? std::string() : found->first;
 }
 
 void MemoryDatabase::KeepLogout(const StoreOptions& options, const Logout& logout) {

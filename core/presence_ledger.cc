@@ -214,13 +214,18 @@ void PresenceLedger::Write(Now now, ConnectionIndex index) {
     write.issued_at_ms = int64_t{connection.issued_at_s} * 1000;
     write.newcomer = connection.newcomer;
     if (connection.reassert) ++counters_.reasserted;
+  } else if (const auto left = connection.expected_until() - now.steady; left > Duration::zero()) {
+    write.kind = PresenceWrite::Kind::kLinger;
+    write.linger_for = std::chrono::ceil<std::chrono::milliseconds>(left);
   } else {
     write.kind = PresenceWrite::Kind::kRemove;
   }
   if (write.kind != PresenceWrite::Kind::kAssert) {
     // Who was still there when this end was confirmed is so by others, of whom their core tells: a store that has lost its data must not
     // take the user for gone meanwhile.
-    const bool others = connection.gone && user.known_status > link::v1::STATUS_OFFLINE;
+    // One that lingers was itself what made the user present.
+    const bool removal = write.kind == PresenceWrite::Kind::kRemove;
+    const bool others = removal && connection.gone && user.known_status > link::v1::STATUS_OFFLINE;
     if (!others) write.previous_status = static_cast<Status>(user.known_status);
     write.previous_version = user.known_version;
   }

@@ -10,6 +10,9 @@
 // The queues exist while the ledger *sends*: when the store is up and does not refuse. Otherwise dirty records are only marked, and
 // found again by walking over all of them.
 //
+// A closed connection whose client is expected elsewhere is written as one that lingers, for what is left of that time. The store ends it;
+// nothing here waits for that, so a core may die meanwhile.
+//
 // A record whose write failed stays dirty, and is written as a re-assert: with the user's last known status and version. When the
 // store is back without its state, all live connections are re-asserted that way, and all removals of the last 30 s are repeated.
 // When it was only away, what it holds still stands; an entry that has expired is found by a Refresh.

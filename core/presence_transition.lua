@@ -2,7 +2,7 @@
 -- core/memory_database.cc the same steps in C++: the differential test compares the two, reply by reply and key by key.
 --
 --   write    kind connection attach user user_json username username_json status silent_ms rooms
---            previous_status previous_version session issued_at_ms newcomer
+--            previous_status previous_version session issued_at_ms newcomer linger_ms
 --            -> {0 fenced, 1 applied, 2 revoked or 3 too many, status, version}
 --   refresh  {user connection attach pinged}*     -> the positions, from 0, of those that are missing
 --   sweep    users_max                            -> {how many users were due, of which failed}
@@ -12,7 +12,7 @@
 --   username, and user_json, username_json where the text needs escapes in JSON: they are made in C++, never here
 --   held        "status until"
 --   conn-...    for each connection: "attach deadline status", and each of its rooms behind a NUL;
---               status 0: a tombstone
+--               status 0: a tombstone; with a '-' in front of the first NUL, or of the end: it lingers
 --
 -- Numbers are written with %.0f (Lua's own conversion keeps 14 digits), are whole and below 2^53. Where it can, the
 -- script hands on the text that it has read: at some two million heartbeats a minute each microsecond here is 3 % of
@@ -135,6 +135,11 @@ end
 
 local function entry_text(attach, deadline_text, status, rooms)
   return attach .. ' ' .. deadline_text .. ' ' .. status .. rooms
+end
+
+-- Its connection is gone, and its client expected elsewhere.
+local function lingers(entry)
+  return entry.rooms ~= '' and string.byte(entry.rooms) == 45
 end
 
 local function see(user, at)
@@ -325,9 +330,21 @@ end
 local function live_entries(user, quiet)
   local count = 0
   for _, entry in pairs(user.entries) do
-    if entry.status ~= 0 and (quiet or entry.deadline > now) then count = count + 1 end
+    if entry.status ~= 0 and not lingers(entry) and (quiet or entry.deadline > now) then count = count + 1 end
   end
   return count
+end
+
+-- Whose place a newcomer takes: the least present one, so that nobody is less present for it while others are still on the way.
+local function first_to_make_way(user)
+  local found
+  for name, entry in pairs(user.entries) do
+    if lingers(entry) then
+      local best = user.entries[found]
+      if not best or entry.status < best.status or (entry.status == best.status and name < found) then found = name end
+    end
+  end
+  return found
 end
 
 -- ---- the operations
@@ -339,20 +356,23 @@ local function write()
   read_state(user)
   local old = user.entries[name]
   if old and (old.status ~= 0 or old.deadline > now) then
-    -- A shard never opens a closed connection again: what is of the tombstone's own attach is late.
-    local late = old.attach == attach and old.status == 0 and kind ~= 'remove'
+    -- A shard never opens a closed connection again: what is of the attach that has closed it is late.
+    local late = old.attach == attach and (old.status == 0 or lingers(old)) and kind ~= 'remove' and kind ~= 'linger'
     if old.attach > attach or late then return {0, math.max(user.status, OFFLINE), user.version} end
   end
 
   local quiet, quiet_until = read_quiet()
   local told = kind ~= 'assert'  -- what the user's status was before
   local known = old and old.status ~= 0
-  local revoked = kind ~= 'remove' and logged_out(user, ARGV[first + 12], tonumber(ARGV[first + 13]))
+  local expected = kind == 'linger'
+  if expected and not (known and (quiet or old.deadline > now)) then kind = 'remove' end
+  local ends = kind == 'remove' or kind == 'linger'
+  local newcomer = ARGV[first + 14] == '1' and not ends and not known
+  local revoked = not ends and logged_out(user, ARGV[first + 12], tonumber(ARGV[first + 13]))
   if revoked then
     if not told and not known then return {2, math.max(user.status, OFFLINE), user.version} end
     kind = 'remove'
-  elseif connections_max > 0 and ARGV[first + 14] == '1' and kind ~= 'remove' and not known and
-    live_entries(user, quiet) >= connections_max then
+  elseif newcomer and connections_max > 0 and live_entries(user, quiet) >= connections_max then
     return {3, math.max(user.status, OFFLINE), user.version}
   end
 
@@ -369,10 +389,15 @@ local function write()
   end
 
   drop_expired(user, quiet)
-  bound_tombstones(user, kind == 'remove' and not revoked and name)
+  local replaced = newcomer and not revoked and first_to_make_way(user)
+  bound_tombstones(user, kind == 'remove' and not revoked and name or replaced)
   local entry
   if kind == 'remove' then
     entry = {deadline = now + tombstone_lifetime, status = 0, rooms = ''}
+  elseif kind == 'linger' then
+    -- Its rooms are still those who are to be told when it ends.
+    entry = {deadline = now + tonumber(ARGV[first + 15]), status = old.status,
+             rooms = lingers(old) and old.rooms or '-' .. old.rooms}
   else
     entry = {deadline = now + entry_lifetime - silent, status = tonumber(ARGV[first + 7]), rooms = ARGV[first + 9]}
   end
@@ -384,6 +409,13 @@ local function write()
     entry.attach, entry.deadline_text = attach, text(entry.deadline)
     user.entries[name] = entry
     fields = {name, entry_text(ARGV[first + 2], entry.deadline_text, entry.status, entry.rooms)}
+  end
+  if replaced then
+    local gone = user.entries[replaced]
+    gone.deadline, gone.status, gone.rooms = now + tombstone_lifetime, 0, ''
+    gone.deadline_text = text(gone.deadline)
+    fields[#fields + 1] = replaced
+    fields[#fields + 1] = entry_text(text(gone.attach), gone.deadline_text, 0, '')
   end
   local function set(field, value)
     if value == user[field] then return end
@@ -404,8 +436,8 @@ local function write()
   if user.connection == '' then user.connection = name end
   see(user, now - silent)
 
-  if kind == 'reassert' and quiet then
-    local derived = user.held
+  if (kind == 'reassert' or expected) and quiet then
+    local derived = math.max(user.held, OFFLINE)
     for _, other in pairs(user.entries) do derived = math.max(derived, other.status) end
     if derived < previous then
       user.held, user.held_until = previous, quiet_until
@@ -432,7 +464,8 @@ local function refresh()
       users[id] = user
     end
     local entry = user.state and user.entries[name]  -- without it somebody has been at the hash: to be asserted again
-    if not entry or entry.status == 0 or entry.attach > tonumber(attach) or (entry.deadline <= now and not quiet) then
+    if not entry or entry.status == 0 or lingers(entry) or entry.attach > tonumber(attach) or
+      (entry.deadline <= now and not quiet) then
       missing[#missing + 1] = (i - first) / 4
     else
       entry.attach, entry.deadline, entry.deadline_text = tonumber(attach), deadline, deadline_text

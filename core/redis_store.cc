@@ -52,6 +52,8 @@ std::string_view KindName(PresenceWrite::Kind kind) {
       return "reassert";
     case PresenceWrite::Kind::kRemove:
       return "remove";
+    case PresenceWrite::Kind::kLinger:
+      return "linger";
   }
   return {};
 }
@@ -222,7 +224,7 @@ void RedisStore::Write(const PresenceWrite& write) {
     rooms.erase(std::unique(rooms.begin(), rooms.end()), rooms.end());
     for (const std::string_view room : rooms) rooms_.append(1, '\0').append(room);
   }
-  StartTransition("write", 15)
+  StartTransition("write", 16)
       .Add(KindName(write.kind))
       .Add(ConnectionName(write.key.incarnation, write.key.connection))
       .Add(write.attach)
@@ -237,7 +239,8 @@ void RedisStore::Write(const PresenceWrite& write) {
       .Add(write.previous_version)
       .Add(write.session_id)
       .Add(write.issued_at_ms)
-      .Add(write.newcomer ? "1" : "");
+      .Add(write.newcomer ? "1" : "")
+      .Add(int64_t{write.linger_for.count()});
   Send([this, id = write.id](RedisReply reply) {
     WriteResult result;
     if (Usable(reply) && reply.size() == 3) {

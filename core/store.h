@@ -34,7 +34,11 @@
 //     kRemove would do to an entry that is there, but for the tombstone (its answer may be lost, and is asked for again), and is answered
 //     kRevoked.
 //   * The limit: a newcomer that has no entry is answered kTooMany, and nothing is written, when the user has
-//     connections_per_user_max live ones. Tombstones do not count, nor does what has expired, unless the store is quiet.
+//     connections_per_user_max live ones. Tombstones do not count, nor do entries that linger, nor does what has expired, unless the
+//     store is quiet.
+//   * An entry lingers when its connection is gone and the client is expected at another edge: it counts as present, as it was, until
+//     linger_for is over, and takes no Refresh and no assert of its own attach. A newcomer takes the place of one of its user's, the
+//     least present: that one becomes a tombstone. So nobody who is on the way is seen to leave, and nobody is counted twice.
 //   * A user's status is that of the most present live entry: online over away over offline.
 //   * When it differs from the previous status: version = max(previous version + 1, now in microseconds);
 //     presence:{user_id}, presence.online and presence.changes follow; link.v1.PresenceChanged is published on
@@ -91,6 +95,7 @@ struct PresenceWrite {
     kAssert,    // the connection is there, with this status and these rooms
     kReassert,  // the same, after the store was away or has lost it: see previous_*
     kRemove,    // it is gone
+    kLinger,  // the same, but its client is expected elsewhere: an entry that is live lingers; without one this is a kRemove
   };
   Kind kind = Kind::kAssert;
   uint64_t id = 0;  // the caller's; comes back in OnWritten
@@ -101,8 +106,9 @@ struct PresenceWrite {
   Status status = link::v1::STATUS_ONLINE;      // kAssert, kReassert: AWAY or ONLINE
   std::chrono::milliseconds silent_for{0};      // since the client's last frame
   absl::Span<const std::string_view> room_ids;  // PRESENCE_SCOPE=rooms; else empty
-  // kReassert and kRemove: what the caller last knew of the user, in place of a previous state that the store has
-  // lost. UNSPECIFIED and 0: nothing. While the store is quiet, a kReassert never lowers the status below the
+  std::chrono::milliseconds linger_for{0};      // kLinger: more than 0
+  // All but kAssert: what the caller last knew of the user, in place of a previous state that the store has
+  // lost. UNSPECIFIED and 0: nothing. While the store is quiet, a kReassert or kLinger never lowers the status below the
   // previous one: the previous one is held, and the user is judged again by the first sweep after the quiet period.
   Status previous_status = link::v1::STATUS_UNSPECIFIED;
   uint64_t previous_version = 0;
@@ -111,6 +117,11 @@ struct PresenceWrite {
   int64_t issued_at_ms = 0;     // 0: it does not say, and counts as older than every logout
   bool newcomer = false;        // it has just come, and the store has never confirmed it: the limit concerns it
 };
+
+// The connection is not there any more.
+constexpr bool IsEnd(PresenceWrite::Kind kind) {
+  return kind == PresenceWrite::Kind::kRemove || kind == PresenceWrite::Kind::kLinger;
+}
 
 struct WriteResult {
   enum class Outcome : uint8_t {

@@ -185,4 +185,8 @@ void AppendTokenExpiring(WallTime expires_at, std::string* out) {
   out->append(R"({"type":"token_expiring","expires_at":")").append(FormatTimestamp(expires_at)).append("\"}");
 }
 
+void AppendReconnect(std::chrono::milliseconds after, std::string* out) {
+  out->append(R"({"type":"reconnect","after_ms":)").append(std::to_string(after.count())).push_back('}');
+}
+
 }  // namespace presence::edge

@@ -5,6 +5,7 @@
 // that the caller keeps.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -62,5 +63,7 @@ void AppendError(std::string_view text, uint32_t code, std::string* out);
 // The answer to `auth`: until when the new token is good.
 void AppendAuthenticated(WallTime expires_at, std::string* out);
 void AppendTokenExpiring(WallTime expires_at, std::string* out);
+// A close follows: come back, to another edge, after so long.
+void AppendReconnect(std::chrono::milliseconds after, std::string* out);
 
 }  // namespace presence::edge

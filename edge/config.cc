@@ -36,7 +36,7 @@ void Declare(Config& c, ConfigReader& reader) {
                 "the least severe lines to write");
   reader.Integer("EDGE_SHARDS", &c.shards, 0, 256, "threads, each with its own clients; 0: one per hardware thread");
   reader.Seconds("EDGE_DRAIN_WINDOW", &c.drain_window, {seconds(0), seconds(7)},
-                 "on SIGTERM the clients are closed spread over this time");
+                 "on SIGTERM the clients are sent to another edge, spread over this time");
 
   reader.Section("Core");
   reader.List("CORE_LINK", &c.core_link, "LINK_LISTEN addresses of the cores (host:port), tried in turn");

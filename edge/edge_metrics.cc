@@ -84,6 +84,8 @@ void AddDeliveries(MetricsPage& page, Numbers n) {
   drop("too_many_held_events", Value(n.stats.events_refused));
   page.AddCounter("presence_edge_presence_coalesced_total",
                   "Presence changes that a newer one replaced before it was sent.", Value(n.stats.presence_coalesced));
+  page.AddCounter("presence_edge_clients_sent_away_total", "Clients told to connect to another edge, and closed.",
+                  Value(n.stats.sent_away));
   page.AddCounter("presence_edge_heartbeat_timeouts_total", "Clients closed for silence.",
                   Value(n.stats.heartbeat_timeouts));
 }

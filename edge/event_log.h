@@ -10,6 +10,7 @@
 #include <deque>
 #include <optional>
 
+#include "common/time.h"
 #include "edge/forwarding_table.h"
 #include "edge/user_table.h"
 #include "presence/link/v1/link.pb.h"
@@ -30,6 +31,7 @@ struct HeldClose {
   uint64_t sequence = 0;
   uint64_t connection = 0;
   UserIndex user;
+  SteadyTime held_until;  // the client was sent to another edge; in the past: it is gone
 };
 
 class EventLog {

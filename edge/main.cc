@@ -60,7 +60,7 @@ AddressLimitsOptions AddressLimitsOf(const Config& config) {
 
 void Drain(EdgeContext& context, std::span<const std::unique_ptr<ShardThread>> shards) {
   const auto window = std::chrono::duration_cast<milliseconds>(context.config.drain_window);
-  log::Info("Stopping: closing connections over {} ms", window.count());
+  log::Info("Stopping: sending clients away over {} ms", window.count());
   context.draining = true;  // readiness goes first
   std::vector<std::future<void>> drained;
   for (const auto& shard : shards) {

@@ -17,8 +17,14 @@ constexpr milliseconds kReportInterval{1000};
 // 16,384 ids are 128 KiB: an event that fits into one frame of the link.
 constexpr int kIdsPerReportMax = 16'384;
 
-constexpr uint16_t kServiceRestart = 1012;
 constexpr uint16_t kPolicyViolation = 1008;
+
+// SplitMix64's last step: spreads numbers that count up over the whole range.
+uint64_t Mix(uint64_t value) {
+  value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9;
+  value = (value ^ (value >> 27)) * 0x94d049bb133111eb;
+  return value ^ (value >> 31);
+}
 
 }  // namespace
 
@@ -58,8 +64,8 @@ void Shard::OnLinkDown(Now now) {
 void Shard::OnTick(Now now) {
   state_->OnTick(now);
 }
-void Shard::Drain(Now now, uint16_t code, std::string_view reason, milliseconds spread) {
-  state_->Drain(now, code, reason, spread);
+void Shard::Drain(Now now, milliseconds spread) {
+  state_->Drain(now, spread);
 }
 bool Shard::ready(Now now) const {
   return state_->ready(now);
@@ -101,7 +107,7 @@ void Shard::State::OnTick(Now now) {
   }
   ReportActivity(now);
   SendWaitingPresence(now);
-  ContinueClosing(now);
+  ContinueLeaving(now);
   if (link_ == LinkPhase::kLive && now.steady - said_at_ >= options_.link_heartbeat) {
     AddEvent(now).mutable_heartbeat();
   }
@@ -156,31 +162,52 @@ void Shard::State::JudgeIsolation(Now now) {
   if (link_ == LinkPhase::kLive || draining_ || isolated_ || options_.isolation_max == milliseconds::zero()) return;
   if (now.steady - *without_link_since_ < options_.isolation_max) return;
   isolated_ = true;
-  StartClosing(now, kServiceRestart, "No core", options_.isolation_spread);
+  StartLeaving(now, "No core", options_.isolation_spread);
 }
 
-void Shard::State::Drain(Now now, uint16_t code, std::string_view reason, milliseconds spread) {
+void Shard::State::Drain(Now now, milliseconds spread) {
   draining_ = true;
-  StartClosing(now, code, reason, spread);
+  StartLeaving(now, "restart", spread);
 }
 
-void Shard::State::StartClosing(Now now, uint16_t code, std::string_view reason, milliseconds spread) {
-  closing_plan_ = Closing{code, std::string(reason), now.steady, spread, open_slots_.size(), 0};
-  EndAllUnproven(code, reason);
-  ContinueClosing(now);
+void Shard::State::StartLeaving(Now now, std::string_view reason, milliseconds spread) {
+  const uint64_t total = open_slots_.size();
+  // The goodbyes are spread already. What that leaves above the bound, if all came back at once, the times that they are told take off.
+  const milliseconds wanted(1000 * total / options_.reconnects_per_second);
+  const milliseconds reconnect_spread =
+      std::clamp<milliseconds>(wanted > spread ? wanted - spread : milliseconds(0), options_.reconnect_spread_min,
+                               options_.reconnect_spread_max);
+  leaving_ = Leaving{reason, now.steady, spread, reconnect_spread, total, 0};
+  EndAllUnproven(kServiceRestart, reason);
+  ContinueLeaving(now);
 }
 
-void Shard::State::ContinueClosing(Now now) {
-  if (!closing_plan_.has_value()) return;
-  Closing& plan = *closing_plan_;
+void Shard::State::ContinueLeaving(Now now) {
+  if (!leaving_.has_value()) return;
+  Leaving& plan = *leaving_;
   const auto elapsed = std::chrono::duration_cast<milliseconds>(now.steady - plan.since);
   // Those who left by themselves meanwhile bring the end nearer.
   const size_t due = elapsed >= plan.spread
                          ? plan.closed + open_slots_.size()
                          : plan.total * static_cast<size_t>(elapsed.count()) / static_cast<size_t>(plan.spread.count());
   for (; plan.closed < due && !open_slots_.empty(); ++plan.closed) {
-    CloseConnection(now, open_slots_.back(), plan.code, plan.reason);
+    SendAway(now, open_slots_.back());
   }
+}
+
+void Shard::State::SendAway(Now now, uint32_t slot) {
+  ++counters_.sent_away;
+  const milliseconds after = ReconnectAfter(slot);
+  scratch_.clear();
+  AppendReconnect(after, &scratch_);
+  SendTo(slot, scratch_);
+  Detach(now, slot, now.steady + after + options_.return_time);
+  output_.Close(slot, kServiceRestart, leaving_->reason);
+}
+
+milliseconds Shard::State::ReconnectAfter(uint32_t slot) const {
+  const auto spread = static_cast<uint64_t>(leaving_->reconnect_spread.count());
+  return milliseconds(Mix(options_.incarnation + Mix(IdOf(slot))) % (spread + 1));
 }
 
 bool Shard::State::ready(Now now) const {

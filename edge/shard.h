@@ -10,7 +10,12 @@
 //   * for a connection and a room, `subscribed` precedes the first delivery, and no delivery follows `unsubscribed`;
 //   * a lost link closes nobody (before isolation_max).
 //
-// Of its own accord it sends a client only `pong`, `error`, `auth`, `token_expiring` and a close.
+// Of its own accord it sends a client only `pong`, `error`, `auth`, `token_expiring`, `reconnect` and a close.
+//
+// Whom it sends to another edge (Drain, or no core for isolation_max) it tells `reconnect` with a time, and closes with 1012 in the same
+// breath. Those times are spread, so that the others see no more than reconnects_per_second of a shard's clients come, as far as
+// reconnect_spread_max allows; they follow from the connection's id and the incarnation, not from a generator. The core is asked to
+// hold the user's presence for that time and return_time more.
 //
 // The core's orders (LeaveRoom, ChangeStatus, CloseConnection) take the ways that the client's own wishes take, and are told by the
 // same events. A close is told at once, not when the socket is gone: nothing is delivered to it any more, and a client that does not
@@ -49,6 +54,11 @@ struct ShardOptions {
   std::chrono::milliseconds ready_grace{3000};        // without a link for longer: not ready
   std::chrono::milliseconds isolation_max{30000};     // EDGE_ISOLATION_MAX; 0: never
   std::chrono::milliseconds isolation_spread{10000};  // over which the sockets are then closed with 1012
+
+  // Who is sent to another edge. A handshake with TLS and a new token is 0.6 ms of a processor.
+  uint32_t reconnects_per_second = 1'000;
+  std::chrono::milliseconds reconnect_spread_min{500}, reconnect_spread_max{10'000};
+  std::chrono::milliseconds return_time{10'000};  // to connect, past the time that a client was told
   size_t rooms_per_connection_max = 1'000;
   // Of each: joins and leaves without an answer (past it: `error` 503), closes without an acknowledgement (past it the oldest are left
   // to the core's sweep). 2 x 65,536 at 40 bytes are 5 MB.
@@ -112,6 +122,7 @@ struct ShardCounters {
   uint64_t frames_over_bytes = 0;   // refused: over bytes_per_second
   uint64_t rate_closes = 0;         // of those who went on all the same
   uint64_t rooms_over_limit = 0;    // subscriptions refused: rooms_per_connection_max
+  uint64_t sent_away = 0;           // told to go to another edge
 };
 
 class ShardOutput {
@@ -171,8 +182,9 @@ class Shard {
   // isolation, presence frames that wait. A tick that comes more than 1 s late judges nobody silent: the next one does.
   void OnTick(Now now);
 
-  // Closes every connection with this code, `spread` over a time; newcomers are closed at once.
-  void Drain(Now now, uint16_t code, std::string_view reason, std::chrono::milliseconds spread);
+  // Sends everybody to another edge, spread over this time; newcomers are closed at once, with 1012, too. For good: a second call only
+  // sets another pace for those who are left.
+  void Drain(Now now, std::chrono::milliseconds spread);
 
   bool ready(Now now) const;   // a core is attached, or was until ready_grace ago; not draining
   bool link_live() const;      // Welcome received

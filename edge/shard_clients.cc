@@ -38,10 +38,10 @@ void Shard::State::Admit(Now now, uint32_t slot, const TokenFacts& token) {
   connection.proven = true;
   connection.stamp = stamp_;
   connection.last_ping = now.steady;
-  if (closing_plan_.has_value()) {
+  if (leaving_.has_value()) {
     connection.phase = Phase::kClosing;
     ++closing_;
-    output_.Close(slot, closing_plan_->code, closing_plan_->reason);
+    output_.Close(slot, kServiceRestart, leaving_->reason);
     return;
   }
   connection.phase = Phase::kOpen;
@@ -231,7 +231,7 @@ void Shard::State::SignOfLife(Now now, uint32_t slot, bool pinged) {
   if (!std::exchange(connection.active, true)) active_slots_.push_back(slot);
 }
 
-void Shard::State::Detach(Now now, uint32_t slot) {
+void Shard::State::Detach(Now now, uint32_t slot, SteadyTime held_until) {
   Connection& connection = connections_[slot];
   table_.RemoveSlot(slot);
   silence_.Remove(slot);
@@ -249,7 +249,7 @@ void Shard::State::Detach(Now now, uint32_t slot) {
   // No core has ever heard of it: then nobody need hear that it is gone.
   if (!connection.told) return;
 
-  const HeldClose close{++sequence_, IdOf(slot), connection.user};
+  const HeldClose close{++sequence_, IdOf(slot), connection.user, held_until};
   if (log_.closes() >= options_.events_held_max) {
     if (const std::optional<HeldClose> oldest = log_.DropOldestClose(); oldest.has_value()) {
       ReleaseClose(*oldest);

@@ -121,10 +121,11 @@ void Shard::State::OnWelcome(Now now, const link::v1::Welcome& welcome) {
   link_ = LinkPhase::kLive;
   if (std::exchange(ever_live_, true)) ++counters_.resyncs;
   if (presence_watermark_ == 0) presence_watermark_ = welcome.presence_watermark();
-  if (std::exchange(isolated_, false) && !draining_) closing_plan_.reset();
+  if (std::exchange(isolated_, false) && !draining_) leaving_.reset();
   for (const uint32_t slot : open_slots_) Declare(now, slot);
-  AddEvent(now).mutable_resync_done();
+  // Before the end of the declaration, at which the core closes what was not declared: a close that it has not heard may say more.
   Repeat(now);
+  AddEvent(now).mutable_resync_done();
 }
 
 void Shard::State::Declare(Now now, uint32_t slot) {
@@ -166,6 +167,7 @@ void Shard::State::AddClose(Now now, const HeldClose& close) {
   event.set_sequence(close.sequence);
   event.mutable_connection_closed()->set_connection(close.connection);
   event.mutable_connection_closed()->mutable_user_id()->assign(users_.UserId(close.user));
+  event.mutable_connection_closed()->set_hold_ms(MillisBetween(now.steady, close.held_until));
 }
 
 link::v1::EdgeEvent& Shard::State::AddEvent(Now now) {

@@ -50,7 +50,7 @@ class Shard::State {
 
   // shard.cc
   void OnTick(Now now);
-  void Drain(Now now, uint16_t code, std::string_view reason, std::chrono::milliseconds spread);
+  void Drain(Now now, std::chrono::milliseconds spread);
   bool ready(Now now) const;
   bool link_live() const { return link_ == LinkPhase::kLive; }
   size_t connections() const { return open_slots_.size() + closing_ + unproven_; }
@@ -67,6 +67,7 @@ class Shard::State {
 
  private:
   static constexpr size_t kDetailBytesMax = 128;  // of clients' input in a log line
+  static constexpr uint16_t kServiceRestart = 1012;
 
   enum class Phase : uint8_t {
     kFree,
@@ -108,12 +109,12 @@ class Shard::State {
     const RoomRights* room_rights = nullptr;    // held in room_rights_
   };
 
-  // A number of connections to be closed, evenly over a time.
-  struct Closing {
-    uint16_t code = 0;
-    std::string reason;
+  // A number of connections to be sent to another edge, evenly over a time.
+  struct Leaving {
+    std::string_view reason;  // constant
     SteadyTime since;
     std::chrono::milliseconds spread{0};
+    std::chrono::milliseconds reconnect_spread{0};  // over which they come back, past their closes
     size_t total = 0;
     size_t closed = 0;
   };
@@ -139,8 +140,8 @@ class Shard::State {
   // Holds it until it is answered, and tells the core.
   void Request(Now now, uint32_t slot, const RoomWish& wish);
   void SignOfLife(Now now, uint32_t slot, bool pinged);
-  // Ends everything that the connection takes part in, and tells the core.
-  void Detach(Now now, uint32_t slot);
+  // Ends everything that the connection takes part in, and tells the core. `held_until`: see HeldClose.
+  void Detach(Now now, uint32_t slot, SteadyTime held_until = {});
   void CloseConnection(Now now, uint32_t slot, uint16_t code, std::string_view reason);
   void ReleaseClose(const HeldClose& close) { users_.Release(close.user); }
   void ReleaseRequest(const HeldRequest& request);
@@ -216,8 +217,10 @@ class Shard::State {
   void ReportActivity(Now now);
   void SendWaitingPresence(Now now);
   void JudgeIsolation(Now now);
-  void StartClosing(Now now, uint16_t code, std::string_view reason, std::chrono::milliseconds spread);
-  void ContinueClosing(Now now);
+  void StartLeaving(Now now, std::string_view reason, std::chrono::milliseconds spread);
+  void ContinueLeaving(Now now);
+  void SendAway(Now now, uint32_t slot);
+  std::chrono::milliseconds ReconnectAfter(uint32_t slot) const;
 
   const ShardOptions options_;
   ShardOutput& output_;
@@ -261,7 +264,7 @@ class Shard::State {
   SteadyTime reported_at_;
   bool draining_ = false;
   bool isolated_ = false;
-  std::optional<Closing> closing_plan_;
+  std::optional<Leaving> leaving_;
 
   // One pong serves a whole second.
   int64_t pong_second_ = 0;

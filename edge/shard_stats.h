@@ -26,7 +26,7 @@ struct ShardStats {
   // Of the limits: see client_addresses.h.
   Counter connections_over_address, handshakes_over_address, sockets_over_address, forwarded_malformed;
   // Copies of ShardCounters.
-  Gauge frames_over_frames, frames_over_bytes, rate_closes, rooms_over_limit;
+  Gauge frames_over_frames, frames_over_bytes, rate_closes, rooms_over_limit, sent_away;
   LatencyHistogram turn_seconds;       // one look at the link: its commands handled and flushed
   LatencyHistogram handshake_seconds;  // deciding about one upgrade, signature included
   LatencyHistogram rest_seconds;       // from a whole request to its answer

@@ -105,7 +105,7 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
   void SendAway(milliseconds window) override {
     asio::post(io_, [this, window] {
       if (ending_ || stopping_) return;
-      shard_.Drain(ReadClocks(), 1012, "restart", window);
+      shard_.Drain(ReadClocks(), window);
       link_.Flush();
     });
   }
@@ -114,7 +114,7 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
     asio::post(io_, [this, window, deadline, done = std::move(done)] {
       ending_ = true;
       // The listener stays until the end: whoever asks /health or for a socket meanwhile is told 503, not refused.
-      shard_.Drain(ReadClocks(), 1001, "going away", window);
+      shard_.Drain(ReadClocks(), window);
       link_.Flush();
       AwaitDrained(std::chrono::steady_clock::now() + deadline, done);
     });
@@ -377,6 +377,7 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
     stats_.frames_over_bytes.Set(c.frames_over_bytes);
     stats_.rate_closes.Set(c.rate_closes);
     stats_.rooms_over_limit.Set(c.rooms_over_limit);
+    stats_.sent_away.Set(c.sent_away);
   }
 
   void AwaitDrained(SteadyTime deadline, std::function<void()> done) {

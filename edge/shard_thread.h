@@ -58,10 +58,10 @@ class ShardThread {
   virtual const SocketLoopCounters& socket_counters() const = 0;
 
   virtual void Start() = 0;
-  // Clients are told to go elsewhere (1012), spread over `window`, and whoever still gets in at once; the shard stays. Nothing
+  // Clients are sent to another edge, spread over `window`, and whoever still gets in at once; the shard stays. Nothing
   // happens after BeginDrain.
   virtual void SendAway(std::chrono::milliseconds window) = 0;
-  // No new sockets; clients are told to go (1001), spread over `window`; `done` is called on the shard's thread when every
+  // The same, faster or slower than before, and then the end; `done` is called on the shard's thread when every
   // client is gone and the core has confirmed it, or after `deadline`.
   virtual void BeginDrain(std::chrono::milliseconds window, std::chrono::milliseconds deadline,
                           std::function<void()> done) = 0;

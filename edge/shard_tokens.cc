@@ -35,7 +35,7 @@ void Shard::State::OnUnprovenOpened(Now now, uint32_t slot, uint32_t generation)
   connection.phase = Phase::kUnproven;
   ++unproven_;
   first_frames_.Add(slot, now.steady);
-  if (closing_plan_.has_value()) return EndUnproven(slot, closing_plan_->code, closing_plan_->reason);
+  if (leaving_.has_value()) return EndUnproven(slot, kServiceRestart, leaving_->reason);
   if (unproven_ <= options_.unproven_max) return;
   ++counters_.unproven_refused;
   // Whoever has said nothing for longest, else silent ones would keep out all who have something to say. That is the newcomer when the

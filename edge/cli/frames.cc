@@ -101,6 +101,8 @@ ServerFrame ParseServerFrame(std::string_view text) {
   frame.error = TextMember(root, "error");
   if (const auto code = root.find("code"); code != root.end() && code->is_number_integer())
     frame.code = code->get<int64_t>();
+  if (const auto after = root.find("after_ms"); after != root.end() && after->is_number_integer())
+    frame.after_ms = after->get<int64_t>();
   frame.has_both_room_members = root.contains("channel_id") && root.contains("dm_id");
   return frame;
 }
@@ -120,6 +122,9 @@ std::string Describe(const ServerFrame& frame) {
   }
   if (frame.type == "auth") return "token         " + Shown(frame.status) + ", good until " + Shown(frame.expires_at);
   if (frame.type == "token_expiring") return "token         ends at " + Shown(frame.expires_at) + ": send a newer one";
+  if (frame.type == "reconnect") {
+    return "reconnect     to another server, in " + (frame.after_ms ? std::to_string(*frame.after_ms) : "?") + " ms";
+  }
   if (frame.type == "error") {
     return "error " + (frame.code ? std::to_string(*frame.code) : std::string("?")) + "     " + Shown(frame.error);
   }

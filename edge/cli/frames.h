@@ -33,7 +33,7 @@ std::string AuthFrame(std::string_view token);
 struct ServerFrame {
   std::string type;  // "" when the frame is not a JSON object with a type
   std::optional<std::string> channel_id, dm_id, user_id, username, status, timestamp, expires_at, error;
-  std::optional<int64_t> code;
+  std::optional<int64_t> code, after_ms;
   bool has_both_room_members = false;  // channel_id and dm_id are there, be it as null
   std::string raw;
 };

@@ -200,8 +200,10 @@ class Calls {
   void Write(uint64_t id) {
     PresenceWrite write;
     write.id = id;
-    write.kind = OneOf<PresenceWrite::Kind>(
-        {PresenceWrite::Kind::kAssert, PresenceWrite::Kind::kReassert, PresenceWrite::Kind::kRemove});
+    write.kind = OneOf<PresenceWrite::Kind>({PresenceWrite::Kind::kAssert, PresenceWrite::Kind::kReassert,
+                                             PresenceWrite::Kind::kRemove, PresenceWrite::Kind::kAssert,
+                                             PresenceWrite::Kind::kReassert, PresenceWrite::Kind::kLinger});
+    write.linger_for = milliseconds(1 + Below(30'000));
     write.key = {0xE0E0E0E0E0E0E0E0ULL + Below(2), Below(2)};
     write.attach = 1 + Below(3);
     write.user_id = OneOf(kUsers);
@@ -222,7 +224,7 @@ class Calls {
          << write.key.connection << " attach " << write.attach << " user " << write.user_id << " status "
          << write.status << " silent " << write.silent_for.count() << " rooms " << rooms.size() << " previous "
          << write.previous_status << "@" << write.previous_version << " session " << session << "@"
-         << write.issued_at_ms << (write.newcomer ? " new" : "");
+         << write.issued_at_ms << (write.newcomer ? " new" : "") << " linger " << write.linger_for.count();
     memory_->store(core).Write(write);
     redis_->store(core).Write(write);
   }

@@ -323,6 +323,7 @@ TEST(FramesTest, WhatComesIsDescribedInOneSafeLine) {
               HasSubstr("ok, good until 2025-01-14T12:10:00Z"));
   EXPECT_THAT(describe(R"({"type":"token_expiring","expires_at":"2025-01-14T12:10:00Z"})"),
               HasSubstr("ends at 2025-01-14T12:10:00Z"));
+  EXPECT_THAT(describe(R"({"type":"reconnect","after_ms":420})"), HasSubstr("in 420 ms"));
   EXPECT_THAT(describe(R"({"room_id":"c","x":1})"), HasSubstr(R"({"room_id":"c","x":1})"));
   EXPECT_THAT(describe("not JSON\n"), HasSubstr("not JSON\\n"));
   EXPECT_THAT(describe(R"({"type":7,"code":"x"})"), HasSubstr("other"));

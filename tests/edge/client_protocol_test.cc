@@ -72,6 +72,9 @@ TEST_F(ClientProtocolTest, SaysUntilWhenATokenIsGood) {
   out.clear();
   AppendTokenExpiring(FromUnixMillis(1736856000000), &out);
   EXPECT_EQ(out, R"({"type":"token_expiring","expires_at":"2025-01-14T12:00:00Z"})");
+  out.clear();
+  AppendReconnect(std::chrono::milliseconds(420), &out);
+  EXPECT_EQ(out, R"({"type":"reconnect","after_ms":420})");
 }
 
 TEST_F(ClientProtocolTest, TheFieldDecidesTheKindOfRoomNotTheSpelling) {

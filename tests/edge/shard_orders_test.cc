@@ -227,7 +227,7 @@ TEST_F(ShardOrdersTest, AnOrderJustBeforeTheLinkIsLostIsSaidAgainAndRepeatingItH
   LinkDown();
   Forget();
   Attach();
-  EXPECT_THAT(Events(), ElementsAre("hello 2", "declared 0:alice online general", "resync done", "left 0:general#3"));
+  EXPECT_THAT(Events(), ElementsAre("hello 2", "declared 0:alice online general", "left 0:general#3", "resync done"));
   // The core has heard of nothing and orders it again.
   Bind(0, "general", 4);
   LeaveRoom(Id(0), "general");
@@ -251,8 +251,8 @@ TEST_F(ShardOrdersTest, AJoinAndAnOrderedLeaveThatALostLinkLeftUnansweredAreRepe
   LinkDown();
   Forget();
   Attach();
-  EXPECT_THAT(Events(), ElementsAre("hello 2", "declared 0:alice online", "resync done", "joined 0:general#2",
-                                    "left 0:general#3"));
+  EXPECT_THAT(Events(), ElementsAre("hello 2", "declared 0:alice online", "joined 0:general#2", "left 0:general#3",
+                                    "resync done"));
   Bind(0, "general", 1, 2);
   Unbind(0, "general", 3);
   EXPECT_THAT(Texts(0), ElementsAre(kSubscribed, kUnsubscribed));
@@ -343,7 +343,7 @@ TEST_F(ShardOrdersTest, ADrainIsPassedOnAndBeginsWhenTheEdgeSaysSo) {
   AdvanceWithCore(seconds(2));
   EXPECT_THAT(output.closed, IsEmpty());
 
-  shard.Drain(now(), 1012, "restart", output.drains[0]);
+  shard.Drain(now(), output.drains[0]);
   EXPECT_FALSE(shard.ready(now()));
   AdvanceWithCore(seconds(1));
   EXPECT_THAT(output.closed, SizeIs(2));
@@ -354,13 +354,13 @@ TEST_F(ShardOrdersTest, ADrainIsPassedOnAndBeginsWhenTheEdgeSaysSo) {
 
 TEST_F(ShardOrdersTest, TheEndOfTheProcessOvertakesALongDrain) {
   for (uint32_t slot = 0; slot < 4; ++slot) Open(slot, "user");
-  shard.Drain(now(), 1012, "restart", seconds(100));
+  shard.Drain(now(), seconds(100));
   AdvanceWithCore(seconds(50));
   EXPECT_THAT(output.closed, SizeIs(2));
-  shard.Drain(now(), 1001, "going away", seconds(3));
+  shard.Drain(now(), seconds(3));
   AdvanceWithCore(seconds(3));
   EXPECT_THAT(output.closed, SizeIs(4));
-  EXPECT_EQ(output.closed.back().code, 1001);
+  EXPECT_EQ(output.closed.back().code, 1012);
 }
 
 TEST_F(ShardOrdersTest, ALogLevelIsPassedOn) {

@@ -435,12 +435,12 @@ TEST_F(ShardFirstMessageTest, ADrainEndsThemAtOnce) {
   OpenUnproven(0);
   OpenUnproven(1);
   Text(1, kAuth);
-  shard.Drain(now(), 1001, "going away", seconds(3));
-  EXPECT_THAT(output.TakeClosed(), ElementsAre(Closed{0, 1001, "going away"}));
+  shard.Drain(now(), seconds(3));
+  EXPECT_THAT(output.TakeClosed(), ElementsAre(Closed{0, 1012, "restart"}));
   Checked(1, Outcome::kGood, "alice");
-  EXPECT_THAT(output.TakeClosed(), ElementsAre(Closed{1, 1001, "going away"}));
+  EXPECT_THAT(output.TakeClosed(), ElementsAre(Closed{1, 1012, "restart"}));
   OpenUnproven(2);
-  EXPECT_THAT(output.TakeClosed(), ElementsAre(Closed{2, 1001, "going away"}));
+  EXPECT_THAT(output.TakeClosed(), ElementsAre(Closed{2, 1012, "restart"}));
   for (uint32_t slot = 0; slot < 3; ++slot) Close(slot);
   EXPECT_EQ(shard.connections(), 0u);
   EXPECT_TRUE(output.sent.empty());

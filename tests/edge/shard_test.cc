@@ -333,13 +333,13 @@ TEST_F(SmallShardTest, TooManyClosesLoseTheOldest) {
 TEST_F(ShardTest, ADrainClosesEverybodyEvenlyAndNewcomersAtOnce) {
   for (uint32_t slot = 0; slot < 10; ++slot) Open(slot, "user");
   EXPECT_TRUE(shard.ready(now()));
-  shard.Drain(now(), 1001, "going away", seconds(10));
+  shard.Drain(now(), seconds(10));
   EXPECT_FALSE(shard.ready(now()));
   EXPECT_THAT(output.closed, IsEmpty());
   AdvanceWithCore(milliseconds(2500));
   EXPECT_THAT(output.closed, SizeIs(2));
   Open(20, "late");
-  EXPECT_EQ(output.closed.back(), (RecordingShardOutput::Closed{20, 1001, "going away"}));
+  EXPECT_EQ(output.closed.back(), (RecordingShardOutput::Closed{20, 1012, "restart"}));
   EXPECT_THAT(Texts(20), IsEmpty());
   AdvanceWithCore(milliseconds(7500));
   EXPECT_THAT(output.closed, SizeIs(11));
@@ -350,7 +350,7 @@ TEST_F(ShardTest, ADrainClosesEverybodyEvenlyAndNewcomersAtOnce) {
 
 TEST_F(ShardTest, ADrainWithoutTimeClosesAtOnce) {
   for (uint32_t slot = 0; slot < 3; ++slot) Open(slot, "user");
-  shard.Drain(now(), 1012, "restart", milliseconds(0));
+  shard.Drain(now(), milliseconds(0));
   EXPECT_THAT(output.closed, SizeIs(3));
 }
 

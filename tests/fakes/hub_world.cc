@@ -70,11 +70,12 @@ EdgeEvent Opened(uint64_t sequence, uint64_t connection, std::string_view user) 
   return event;
 }
 
-EdgeEvent Closed(uint64_t sequence, uint64_t connection, std::string_view user) {
+EdgeEvent Closed(uint64_t sequence, uint64_t connection, std::string_view user, uint32_t hold_ms) {
   EdgeEvent event;
   event.set_sequence(sequence);
   event.mutable_connection_closed()->set_connection(connection);
   event.mutable_connection_closed()->set_user_id(std::string(user));
+  event.mutable_connection_closed()->set_hold_ms(hold_ms);
   return event;
 }
 
@@ -293,10 +294,14 @@ void HubWorld::PresenceChanged(const PresenceChange& change) {
 
 void HubWorld::Write(const PresenceWrite& write) {
   using Kind = PresenceWrite::Kind;
-  std::string line = write.kind == Kind::kAssert ? "assert " : write.kind == Kind::kReassert ? "reassert " : "remove ";
+  std::string line = write.kind == Kind::kAssert     ? "assert "
+                     : write.kind == Kind::kReassert ? "reassert "
+                     : write.kind == Kind::kLinger   ? "linger "
+                                                     : "remove ";
   line += KeyName(write.key) + " attach=" + std::to_string(write.attach) + " ";
   line.append(write.user_id);
-  if (write.kind != Kind::kRemove) line.append(" ").append(StatusName(write.status));
+  if (!IsEnd(write.kind)) line.append(" ").append(StatusName(write.status));
+  if (write.kind == Kind::kLinger) line += " for=" + std::to_string(write.linger_for.count()) + "ms";
   if (!write.room_ids.empty()) line += " rooms=" + Join(write.room_ids);
   if (write.silent_for.count() > 0) line += " silent=" + std::to_string(write.silent_for.count()) + "ms";
   if (write.previous_version != 0) {

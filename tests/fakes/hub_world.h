@@ -5,7 +5,7 @@
 // Store calls look like
 //   assert e1/0/7.1 attach=1 alice online           [rooms=a,b] [silent=1500ms] [token=s1@990] [new]
 //   reassert e1/0/7.1 attach=1 alice online previous=online@10
-//   remove e1/0/7.1 attach=1 alice previous=online@10
+//   remove e1/0/7.1 attach=1 alice previous=online@10      linger e1/0/7.1 attach=1 alice for=15000ms previous=online@10
 //   refresh e1/0/7.1@1 e1/0/8.1@1(ping)             typing general alice Alice
 //   publish 1 message general {...}                 outside {...}
 //   publish 1 to alice {...} | publish 1 request 5  publish once key fingerprint [with a copy] | save answer key 3 0
@@ -54,7 +54,7 @@ link::v1::EdgeEvent Declared(uint64_t connection, std::string_view user, std::ve
                              Status status = link::v1::STATUS_ONLINE, uint32_t silent_ms = 0);
 link::v1::EdgeEvent ResyncDone();
 link::v1::EdgeEvent Opened(uint64_t sequence, uint64_t connection, std::string_view user);
-link::v1::EdgeEvent Closed(uint64_t sequence, uint64_t connection, std::string_view user);
+link::v1::EdgeEvent Closed(uint64_t sequence, uint64_t connection, std::string_view user, uint32_t hold_ms = 0);
 link::v1::EdgeEvent Joined(uint64_t sequence, uint64_t connection, std::string_view room);
 link::v1::EdgeEvent Left(uint64_t sequence, uint64_t connection, std::string_view room);
 link::v1::EdgeEvent StatusSet(uint64_t sequence, uint64_t connection, Status status);

@@ -202,7 +202,7 @@ class ShardStage {
                number;
       case EdgeEvent::kConnectionClosed:
         return "closed " + Slot(event.connection_closed().connection()) + ":" + event.connection_closed().user_id() +
-               number;
+               number + (event.connection_closed().hold_ms() == 0 ? "" : " held");
       case EdgeEvent::kRoomJoined:
         return "joined " + Slot(event.room_joined().connection()) + ":" + event.room_joined().room_id() + number;
       case EdgeEvent::kRoomLeft:

@@ -215,7 +215,8 @@ def test_a_drained_edge_says_goodbye_inside_tls(tmp_path):
         async def story():
             clients = [await Client.open(edge, stack.token(f"user-{i}")) for i in range(50)]
             edge.kill(signal.SIGTERM)
-            assert [await client.await_closed() for client in clients] == [1001] * 50
+            assert [await client.await_closed() for client in clients] == [1012] * 50
+            assert all(client.seen(type="reconnect") for client in clients)
         run(story())
 
 

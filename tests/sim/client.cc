@@ -47,13 +47,20 @@ void Client::Act() {
     // Who is told to be logged out logs in again; some try the old token a few times first.
     if (session_ != nullptr && session_->close_code == kLoggedOut && (world_.calm() || world_.random().OneIn(2)))
       LogIn();
+    if (session_ != nullptr && session_->reconnect_after) ComeBackAfter(*session_->reconnect_after);
     session_ = nullptr;
+    if (world_.now() < back_at_) return;
     if (!wants_online_ && world_.now() >= offline_until_) wants_online_ = true;
     if (wants_online_) Connect();
     return;
   }
   if (!world_.calm()) ActAtRandom();
   if (online() && world_.now() - said_at_ >= seconds(2)) Ping();
+}
+
+// Most do as they are told, from when they look at it; some come back at once.
+void Client::ComeBackAfter(SimTime after) {
+  if (!world_.random().OneIn(4)) back_at_ = world_.now() + after;
 }
 
 void Client::ActAtRandom() {

@@ -41,6 +41,7 @@ class Client {
   void Act();
   void ActAtRandom();
   void Connect();
+  void ComeBackAfter(SimTime after);
   void LogIn();
   void Renew();
   void Subscribe(const std::string& room);
@@ -57,6 +58,7 @@ class Client {
   bool away_ = false;
   bool wants_online_ = true;
   SimTime offline_until_{0};
+  SimTime back_at_{0};  // it was sent to another edge, which it is to try then
   SimTime said_at_{0};
   std::shared_ptr<Session> session_;
 };

@@ -1,5 +1,6 @@
 #include "tests/sim/edge_node.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cstdio>
 #include <utility>
@@ -218,6 +219,15 @@ void EdgeProcess::Start(uint32_t shards) {
     shards_.back()->Attach();
   }
   Tick();
+}
+
+void EdgeProcess::Drain(milliseconds window) {
+  for (const auto& shard : shards_) shard->shard().Drain(world_.Clocks(), window);
+}
+
+bool EdgeProcess::ready() const {
+  return std::all_of(shards_.begin(), shards_.end(),
+                     [this](const auto& shard) { return shard->shard().ready(world_.Clocks()); });
 }
 
 void EdgeProcess::Crash() {

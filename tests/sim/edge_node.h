@@ -77,6 +77,9 @@ class EdgeProcess final : public Process, public std::enable_shared_from_this<Ed
  public:
   EdgeProcess(World& world, uint64_t incarnation);
   void Start(uint32_t shards);
+  // Refuses newcomers, and sends its clients to other edges over this time.
+  void Drain(std::chrono::milliseconds window);
+  bool ready() const;  // all its shards are: GET /health
   void Crash();
 
   uint64_t incarnation() const { return incarnation_; }

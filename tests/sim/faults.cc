@@ -91,8 +91,12 @@ void Faults::Strike(Kind kind) {
       if (world_.edges()[index].process == nullptr) return;
       world_.Trace("crash of edge " + std::to_string(index));
       world_.CrashEdge(index, random.OneIn(2));
-      return repair(random.Between(milliseconds(50), seconds(8)), [this, index] { world_.StartEdge(index); });
+      return repair(random.Between(milliseconds(50), seconds(8)), [this, index] {
+        if (world_.edges()[index].process == nullptr) world_.StartEdge(index);
+      });
     }
+    case Kind::kDrainEdge:
+      return DrainEdge(random.Below(world_.edges().size()));
     case Kind::kCrashCore: {
       const size_t index = random.Below(world_.cores().size());
       if (world_.cores()[index].process == nullptr || redis_lost_[index]) return;
@@ -101,6 +105,16 @@ void Faults::Strike(Kind kind) {
       return repair(random.Between(milliseconds(50), seconds(12)), [this, index] { world_.StartCore(index); });
     }
   }
+}
+
+void Faults::DrainEdge(size_t edge) {
+  const std::shared_ptr<EdgeProcess> process = world_.edges()[edge].process;
+  if (process == nullptr) return;
+  const SimTime down = world_.DrainEdge(edge);
+  // Also when the chaos has ended meanwhile: what is drained ends.
+  world_.scheduler().After(down + world_.random().Between(milliseconds(50), seconds(8)), [this, edge] {
+    if (world_.edges()[edge].process == nullptr) world_.StartEdge(edge);
+  });
 }
 
 void Faults::CutLink() {

@@ -27,6 +27,7 @@ class Faults {
     kCutLink,
     kEndLink,
     kCrashEdge,
+    kDrainEdge,  // stopped as it should be
     kCrashCore,
     kStallEdge,
     kStallCore,
@@ -40,6 +41,7 @@ class Faults {
   void Strike(Kind kind);
   void CutLink();
   void EndLink();
+  void DrainEdge(size_t edge);
   void StallEdge();
   void StallCore();
   void LoseRedis(size_t core);

@@ -26,6 +26,8 @@ constexpr seconds kProbe{3};
 constexpr seconds kRelogin{15};
 // Several ways through a slow network, of up to 1 s each, are rarely longer; EDGE_GRACE is.
 constexpr seconds kMove{4};
+// Until nothing lingers any more: 0.5 s to come back and 10 s to be waited for, and a sweep.
+constexpr seconds kDrained{15};
 
 // The lines of Hub::DebugDump that are about one shard, without the blanks in front.
 std::string LinesOfShard(const std::string& dump, const std::string& head) {
@@ -93,6 +95,7 @@ void World::CheckQuiet() {
   ProbeUsers();
   ProbePresence();
   ProbeMoves();
+  ProbeDrain();
   ProbeOrders();
   ProbeLogouts();
   ProbeQueries();
@@ -233,6 +236,19 @@ void World::ProbeMoves() {
     }
   }
   RunFor(kMove);
+  CheckTables();
+  CheckPresence();
+}
+
+// An edge is stopped as it should be, and started again: its clients come back to another one, or to this one, and nobody is seen to go.
+void World::ProbeDrain() {
+  const size_t index = random_.Below(edges_.size());
+  rolling_ = edges_.size() > 1;  // else there is nowhere to go until it is back, which may take too long
+  RunFor(DrainEdge(index) + random_.Between(milliseconds(50), seconds(3)));
+  StartEdge(index);
+  RunFor(kDrained);
+  rolling_ = false;
+  for (const auto& client : clients_) Check(client->online(), client->user_id() + " is back");
   CheckTables();
   CheckPresence();
 }

@@ -74,6 +74,7 @@ ReceivedFrame ReadFrame(World& world, std::string_view text) {
     frame.room = RoomOf(world, json);
   }
   if (frame.type == "error") frame.code = json.at("code");
+  if (frame.type == "reconnect") frame.after = std::chrono::milliseconds(json.at("after_ms").get<int64_t>());
   if (frame.type == "typing" || frame.type == "presence") frame.user_id = json.at("user_id");
   if (frame.type == "presence") {
     world.Check(json.size() == 5, "a presence frame has exactly its members");
@@ -91,6 +92,8 @@ void Session::OnFrame(World& world, const ReceivedFrame& frame, uint64_t attach)
     greeted = true;
   } else if (frame.type == "pong") {
     world.Check(--pings_unanswered >= 0, "each ping gets one pong");
+  } else if (frame.type == "reconnect") {
+    world.Check(!std::exchange(reconnect_after, frame.after).has_value(), "who is sent away is told so once");
   } else if (frame.type == "auth") {
     world.Check(std::exchange(auth_unanswered, false), "a new token is confirmed once");
   } else if (frame.type == "error" && frame.code == 429) {

@@ -2,6 +2,7 @@
 // other. Checked at each frame.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -30,9 +31,10 @@ struct ReceivedFrame {
   std::string_view text;
   std::optional<uint64_t> number;  // of a message; then nothing else is read
   std::string type;
-  std::string room;                        // subscribed, unsubscribed, typing
-  std::string user_id, status, timestamp;  // typing, presence
-  int code = 0;                            // error
+  std::string room;                                // subscribed, unsubscribed, typing
+  std::string user_id, status, timestamp;          // typing, presence
+  int code = 0;                                    // error
+  std::optional<std::chrono::milliseconds> after;  // reconnect
 };
 // Throws Violation when it is not as it must be.
 ReceivedFrame ReadFrame(World& world, std::string_view text);
@@ -75,7 +77,8 @@ struct Session {
   bool greeted = false;
   int pings_unanswered = 0, errors_expected = 0;
   bool auth_unanswered = false;
-  uint64_t refusals = 0;  // errors 429 that came
+  std::optional<std::chrono::milliseconds> reconnect_after;  // it was sent to another edge
+  uint64_t refusals = 0;                                     // errors 429 that came
   std::map<std::string, Room> rooms;
   // What the shard has been told last, by the client or by an order.
   std::set<std::string> wanted;

@@ -157,7 +157,13 @@ std::shared_ptr<CoreProcess> World::AnyCore() {
   return core;
 }
 std::shared_ptr<EdgeProcess> World::AnyEdge() {
-  return random_.PickFrom(edges_).process;
+  if (!rolling_) return random_.PickFrom(edges_).process;
+  // Whoever restarts edges one after the other has a balancer that asks for their health.
+  std::vector<std::shared_ptr<EdgeProcess>> ready;
+  for (const Node<EdgeProcess>& edge : edges_) {
+    if (edge.process != nullptr && edge.process->ready()) ready.push_back(edge.process);
+  }
+  return random_.PickFrom(ready);
 }
 
 std::vector<std::string> World::users() const {
@@ -214,6 +220,18 @@ void World::CrashEdge(size_t index, bool host) {
   std::erase_if(sessions_, [](const auto& session) { return session->freed; });
 }
 
+SimTime World::DrainEdge(size_t index) {
+  const std::shared_ptr<EdgeProcess> process = edges_[index].process;
+  const milliseconds window(random_.Below(5'000));
+  Trace("drain of edge " + std::to_string(index));
+  process->Drain(window);
+  const SimTime down = window + milliseconds(1500);
+  scheduler_.After(down, [this, index, process] {
+    if (edges_[index].process == process) CrashEdge(index, random_.OneIn(2));
+  });
+  return down;
+}
+
 // ----------------------------------------------------------------------------------------------------------- messages
 
 World::Message& World::NewMessage(const std::string& room, uint64_t* number) {
@@ -259,6 +277,8 @@ void World::OnPublication(std::shared_ptr<const core::Publication> publication) 
     const link::v1::PresenceChanged& changed = publication->envelope.presence_changed();
     Trace("published: " + changed.user_id() + " " + std::string(core::StatusName(changed.status())));
     published_[changed.user_id()] = std::string(core::StatusName(changed.status()));
+    Check(!rolling_ || changed.status() != link::v1::STATUS_OFFLINE,
+          changed.user_id() + " is not seen offline while an edge is drained");
     return;
   }
   std::string_view text;

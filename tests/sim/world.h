@@ -97,6 +97,8 @@ class World final : private core::BusSubscriber {
   // With its host nobody is told.
   void CrashCore(size_t index, bool host);
   void CrashEdge(size_t index, bool host);
+  // As SIGTERM does it; the process ends after the time that is returned, if nothing ends it before.
+  SimTime DrainEdge(size_t index);
   bool redis_frozen = false;
 
   // --- clients and rooms
@@ -154,6 +156,7 @@ class World final : private core::BusSubscriber {
   void ProbeOrders();
   void ProbeLogouts();
   void ProbeMoves();
+  void ProbeDrain();
   void ProbeQueries();
   void ProbePresence();
   void CheckEmpty();
@@ -185,6 +188,7 @@ class World final : private core::BusSubscriber {
   FailureTable failures_{*this};
   uint64_t next_link_ = 1;
   bool calm_ = false, leaving_ = false;
+  bool rolling_ = false;  // an edge is stopped as it should be, and nothing else fails: nobody is seen offline
 
   std::map<uint64_t, Message> messages_;
   uint64_t last_message_ = 0, last_order_ = 0;

@@ -1,0 +1,124 @@
+// Connections that their edge has sent to another one: the user's presence is left as it is until the client is back, or the time over.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "core/hub.h"
+#include "tests/fakes/hub_world.h"
+
+namespace presence::core {
+namespace {
+
+using link::v1::STATUS_OFFLINE;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using testing::Contains;
+using testing::ElementsAre;
+using testing::IsEmpty;
+using testing::Not;
+using Outcome = WriteResult::Outcome;
+
+const uint64_t kPhone = ConnectionOf(7), kLaptop = ConnectionOf(8);
+
+class HubDrain : public testing::Test {
+ protected:
+  HubDrain() { world.AttachConfirmed(1, 1, {Declared(kPhone, "alice", {"general"})}); }
+
+  HubWorld world;
+};
+
+TEST_F(HubDrain, TheEntryLingersAndTheRoomIsLeft) {
+  world.Say(1, Closed(1, kPhone, "alice", 12'500));
+  EXPECT_THAT(world.Asked(), ElementsAre("linger e1/0/7.1 attach=1 alice for=12500ms previous=online@10"));
+  EXPECT_EQ(world.hub().sizes().connections, 0u);
+  EXPECT_EQ(world.hub().sizes().rooms, 0u);
+  EXPECT_EQ(world.hub().DebugDump(), "edge 00000000000000e1 shard 0 attach 1 attached\n");
+  EXPECT_EQ(world.hub().counters().connections_sent_away, 1u);
+}
+
+TEST_F(HubDrain, ItIsAcknowledgedWhenTheStoreHasIt) {
+  world.Say(1, Closed(1, kPhone, "alice", 12'500));
+  world.Tick();
+  EXPECT_THAT(world.Sent(1), Not(Contains("ack 1")));
+  world.Answer(Outcome::kApplied);
+  world.Tick();
+  EXPECT_THAT(world.Sent(1), Contains("ack 1")) << "the edge may end: this core is not needed any more, either";
+  EXPECT_TRUE(world.hub().Idle());
+}
+
+TEST_F(HubDrain, NothingIsHeldForEver) {
+  world.Say(1, Closed(1, kPhone, "alice", 4'000'000'000));
+  EXPECT_THAT(world.Asked(), ElementsAre("linger e1/0/7.1 attach=1 alice for=30000ms previous=online@10"));
+  world.Answer(Outcome::kApplied);
+  world.Pass(seconds(31));
+  EXPECT_EQ(world.hub().sizes().removals, 0u);
+}
+
+TEST_F(HubDrain, AWriteThatIsRepeatedSaysWhatIsLeft) {
+  world.Say(1, Closed(1, kPhone, "alice", 10'000));
+  world.Answer(Outcome::kUnavailable);
+  world.Forget();
+  world.Pass(milliseconds(1'100));
+  EXPECT_THAT(world.Asked(), Contains("linger e1/0/7.1 attach=1 alice for=9000ms previous=online@10"));
+  world.Answer(Outcome::kApplied);
+}
+
+TEST_F(HubDrain, AStoreThatIsBackTooLateIsToldTheEnd) {
+  world.StoreDown();
+  world.Say(1, Closed(1, kPhone, "alice", 10'000));
+  world.Pass(seconds(11));
+  world.Forget();
+  world.StoreUp();
+  EXPECT_THAT(world.Asked(), Contains("remove e1/0/7.1 attach=1 alice previous=online@10"));
+}
+
+TEST_F(HubDrain, AStoreThatHasLostEverythingIsToldAgain) {
+  world.Say(1, Closed(1, kPhone, "alice", 10'000));
+  world.Answer(Outcome::kApplied);
+  world.Pass(seconds(2));
+  world.Forget();
+  world.StoreDown();
+  world.StoreUpWithoutItsState();
+  EXPECT_THAT(world.Asked(), Contains("linger e1/0/7.1 attach=1 alice for=8000ms previous=online@10"));
+}
+
+TEST_F(HubDrain, AnotherCoresConnectionLingersToo) {
+  world.Say(1, Closed(1, kLaptop, "bob", 10'000));
+  EXPECT_THAT(world.Asked(), ElementsAre("linger e1/0/8.1 attach=1 bob for=10000ms"));
+  world.Answer(Outcome::kApplied);
+  world.Tick();
+  EXPECT_THAT(world.Sent(1), Contains("ack 1"));
+}
+
+// The close is repeated before the end of the declaration: else that would close the connection first, for good.
+TEST_F(HubDrain, ACloseThatIsRepeatedAfterALostLinkIsHeardFirst) {
+  world.LoseLink(1);
+  world.Forget();
+  world.OpenLink(2);
+  world.Say(2, {Hello(2), Closed(1, kPhone, "alice", 9'000), ResyncDone()});
+  EXPECT_THAT(world.Asked(), Contains("linger e1/0/7.1 attach=2 alice for=9000ms previous=online@10"));
+  world.ConfirmAll();
+  EXPECT_THAT(world.Asked(), Not(Contains(testing::HasSubstr("remove"))));
+}
+
+TEST_F(HubDrain, AnEdgeThatIsGivenUpEndsThoseAloneWhomItHasNotSentAway) {
+  world.Say(1, Opened(1, kLaptop, "bob"));
+  world.Say(1, Closed(2, kPhone, "alice", 20'000));
+  world.ConfirmAll();
+  world.Forget();
+  world.LoseLink(1);
+  world.Pass(seconds(6));
+  EXPECT_THAT(world.Asked(), ElementsAre("remove e1/0/8.1 attach=1 bob previous=online@10"));
+  EXPECT_THAT(world.Reports(), testing::SizeIs(1));
+}
+
+TEST_F(HubDrain, AnEdgeThatHasSentEverybodyAwayIsNotMissed) {
+  world.Say(1, Closed(1, kPhone, "alice", 20'000));
+  world.ConfirmAll();
+  world.LoseLink(1);
+  world.Pass(seconds(6));
+  EXPECT_THAT(world.Reports(), IsEmpty());
+  EXPECT_EQ(world.hub().sizes().shards, 0u);
+}
+
+}  // namespace
+}  // namespace presence::core
