@@ -100,6 +100,24 @@ async def edge_stopped(scene, bound):
     return taken
 
 
+async def edge_left(scene, bound):
+    """Until its user, who was told to, is at another edge; nobody has seen him gone."""
+    victim = await scene.victim()
+    edge, victim.choose = scene.world.edges[2], scene.world.edges[0]
+    since = time.monotonic()
+    edge.begin_stop()
+    back = lambda: victim.open() and victim.sessions[-1][3] is victim.choose
+    await scene.world.until(back, bound * PATIENCE + 20, f"{victim.user} is back")
+    taken = victim.sessions[-1][0] - since
+    await asyncio.to_thread(edge.await_stop)
+    edge.start()
+    await asyncio.to_thread(edge.await_ready)
+    assert not any(seen.key == (victim.user, "offline") for watcher in scene.watchers for seen in watcher.seen), "he was shown offline"
+    await victim.leave()
+    await scene.until_gone(victim, time.monotonic(), 20)
+    return taken
+
+
 async def core_and_edge_killed(scene, bound):
     """The edge knows that core alone, so that nobody but the other core's sweep can find out."""
     world = scene.world
@@ -221,7 +239,8 @@ def rows(heartbeat):
     return [Row("a client that says goodbye", 1, says_goodbye),
             Row("a client, silently", 2 * heartbeat + 4, goes_silent),
             Row("an edge, killed", 6, edge_killed),
-            Row("an edge, stopped", 6, edge_stopped),
+            Row("an edge, stopped: until its user is at another", 5, edge_left),
+            Row("an edge, stopped, and its user stays away", 15, edge_stopped),
             Row("a core, killed: until messages flow again", 6, core_killed),
             Row("core and edge, killed", 2 * heartbeat + 8, core_and_edge_killed),
             Row("a core, cut off from Redis: until messages flow again", min(heartbeat + 0.5, 5) + 2, core_cut_off),
