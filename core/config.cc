@@ -204,6 +204,12 @@ void DeclareSettings(ConfigReader& reader, Config& c) {
       "how long a logout is remembered: at least as long as a token may live that was issued before it. The same "
       "on all cores");
 
+  reader.Integer("ROOM_LOG_LENGTH", &c.room_log_length, 0, 100'000,
+                 "messages of Broadcast that are kept of each room, for those who were cut off meanwhile; 0: none, and "
+                 "nothing is made up for. The same on all cores");
+  reader.Seconds("ROOM_LOG_AGE", &c.room_log_age, {seconds(1), std::chrono::minutes(30)},
+                 "how long they are kept, at most. The same on all cores");
+
   reader.Check([&c] { return c.in_memory() || c.redis_address().ok(); },
                "REDIS_URL must be redis://[[user]:password@]host[:port][/database], unix:///path or memory:");
   reader.Check([&c] { return c.sentinels().ok(); },
@@ -258,6 +264,7 @@ HubOptions Config::MakeHubOptions(uint64_t incarnation) const {
   options.isolation_max = std::clamp<milliseconds>(
       std::chrono::ceil<milliseconds>(heartbeat_interval) + milliseconds(500), milliseconds(1000), milliseconds(5000));
   options.room_subscribers_max = room_subscribers_max;
+  if (room_log_length > 0) options.room_log_age = std::chrono::ceil<seconds>(room_log_age);
   options.room_auth = RoomAuthOf(room_auth);
   options.room_access.cache = std::chrono::ceil<milliseconds>(room_auth_cache);
   options.room_access.grace = std::chrono::ceil<milliseconds>(room_auth_grace);
@@ -275,6 +282,8 @@ StoreOptions Config::MakeStoreOptions(uint64_t incarnation) const {
   options.core_incarnation = incarnation;
   options.connections_per_user_max = connections_per_user;
   options.logout_lifetime = std::chrono::ceil<seconds>(logout_lifetime);
+  options.room_log_length = room_log_length;
+  options.room_log_age = std::chrono::ceil<seconds>(room_log_age);
   return options;
 }
 

@@ -68,6 +68,8 @@ struct Config {
   Duration edge_grace = std::chrono::seconds(5);
   uint32_t connections_per_user = 100;  // 0: no limit
   Duration logout_lifetime = std::chrono::hours(10);
+  uint32_t room_log_length = 1'000;  // 0: rooms have no logs
+  Duration room_log_age = std::chrono::seconds(120);
 
   static constexpr const char* kMemoryUrl = "memory:";
   bool in_memory() const { return redis_url == kMemoryUrl; }

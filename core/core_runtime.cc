@@ -308,6 +308,10 @@ class CoreRuntime::Loop final : private StoreListener, private HubOutput, privat
   void OnPublishedOnce(uint64_t id, const OnceResult& result) override {
     hub_.OnPublishedOnce(clock_.Read(), id, result);
   }
+  void OnAppended(uint64_t id, const AppendResult& result) override { hub_.OnAppended(clock_.Read(), id, result); }
+  void OnRoomLogRead(uint64_t id, const absl::StatusOr<RoomLogPage>& page) override {
+    hub_.OnRoomLogRead(clock_.Read(), id, page);
+  }
   void OnLogoutKept(uint64_t id, bool ok) override { hub_.OnLogoutKept(clock_.Read(), id, ok); }
   void OnLogoutsRead(const absl::StatusOr<LogoutLog>& log) override { hub_.OnLogoutsRead(clock_.Read(), log); }
   void OnCoresRead(const absl::StatusOr<std::vector<uint64_t>>& cores) override {

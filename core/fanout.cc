@@ -10,28 +10,66 @@ uint32_t Fanout::ToRoom(std::string_view room_id, std::string_view text, Kind ki
                         const google::protobuf::RepeatedPtrField<std::string>* excluded_user_ids) {
   const auto room = rooms_.Find(room_id);
   if (!room) return 0;
-  const bool excludes = excluded_user_ids != nullptr && !excluded_user_ids->empty();
-  if (excludes) FindExcluded(room_id, *excluded_user_ids);
+  excluded_.clear();
+  if (excluded_user_ids != nullptr) FindExcluded(room_id, *excluded_user_ids);
   uint32_t reached = 0;
   for (const RoomShard& entry : rooms_.shards(*room)) {
-    Link* link = connections_.shard(entry.shard).link;
-    if (link == nullptr || entry.handle == 0) continue;
-    auto first = excluded_.end(), last = excluded_.end();
-    if (excludes) {
-      first = std::lower_bound(excluded_.begin(), excluded_.end(), Reached<ShardIndex>{entry.shard, 0});
-      last = std::find_if(first, excluded_.end(), [&](const auto& other) { return other.through != entry.shard; });
-    }
-    const auto excluded = static_cast<uint32_t>(last - first);
-    if (excluded == entry.members) continue;
-    reached += entry.members - excluded;
-    link::v1::Deliver& deliver = *links_.Command(*link).mutable_deliver();
-    deliver.set_handle(entry.handle);
-    deliver.mutable_text()->assign(text.data(), text.size());  // set_text would make a string on the way
-    if (kind == Kind::kVolatile) deliver.set_volatile_(true);
-    for (; first != last; ++first) deliver.add_excluded_connections(first->connection);
-    ++counters_.deliveries;
+    Link* link = LinkOf(entry);
+    if (link == nullptr) continue;
+    reached += Concerned(entry);
+    Hand(*link, entry, {text, kind, {}});
   }
   return reached;
+}
+
+uint32_t Fanout::ToRoom(RoomIndex room, const link::v1::BusEnvelope& logged, absl::FunctionRef<bool(RoomShard&)> take) {
+  const link::v1::RoomMessage& message = logged.message();
+  FindExcluded(message.room_id(), message.excluded_user_ids());
+  uint32_t concerned = 0;
+  for (RoomShard& entry : rooms_.shards(room)) {
+    Link* link = LinkOf(entry);
+    if (link == nullptr) continue;
+    concerned += Concerned(entry);
+    if (take(entry)) Hand(*link, entry, {message.text(), Kind::kMessage, PositionOf(logged)});
+  }
+  return concerned;
+}
+
+void Fanout::ToShard(RoomIndex room, const RoomShard& entry, const link::v1::BusEnvelope& logged) {
+  const link::v1::RoomMessage& message = logged.message();
+  FindExcluded(rooms_.id(room), message.excluded_user_ids());
+  if (Link* link = LinkOf(entry)) Hand(*link, entry, {message.text(), Kind::kMessage, PositionOf(logged)});
+}
+
+void Fanout::Move(const RoomShard& entry, RoomPosition position, Moved moved) {
+  Link* link = LinkOf(entry);
+  PRESENCE_CHECK(link != nullptr, "only a shard that is there is told where it is");
+  link::v1::RoomMoved& command = *links_.Command(*link).mutable_room_moved();
+  command.set_handle(entry.handle);
+  command.set_room_epoch(position.epoch);
+  command.set_room_sequence(position.sequence);
+  command.set_lost(moved == Moved::kLost);
+}
+
+uint32_t Fanout::Concerned(const RoomShard& entry) const {
+  return entry.members -
+         static_cast<uint32_t>(std::count_if(excluded_.begin(), excluded_.end(),
+                                             [&](const auto& other) { return other.through == entry.shard; }));
+}
+
+void Fanout::Hand(Link& link, const RoomShard& entry, const Frame& frame) {
+  const auto first = std::lower_bound(excluded_.begin(), excluded_.end(), Reached<ShardIndex>{entry.shard, 0});
+  const auto last =
+      std::find_if(first, excluded_.end(), [&](const auto& other) { return other.through != entry.shard; });
+  if (static_cast<uint32_t>(last - first) == entry.members) return;
+  link::v1::Deliver& deliver = *links_.Command(link).mutable_deliver();
+  deliver.set_handle(entry.handle);
+  deliver.mutable_text()->assign(frame.text.data(), frame.text.size());  // set_text would make a string on the way
+  if (frame.kind == Kind::kVolatile) deliver.set_volatile_(true);
+  deliver.set_room_epoch(frame.position.epoch);
+  deliver.set_room_sequence(frame.position.sequence);
+  for (auto excluded = first; excluded != last; ++excluded) deliver.add_excluded_connections(excluded->connection);
+  ++counters_.deliveries;
 }
 
 void Fanout::FindExcluded(std::string_view room_id, const google::protobuf::RepeatedPtrField<std::string>& user_ids) {

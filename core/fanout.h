@@ -2,13 +2,14 @@
 //
 // Lives on the hub's thread. Order of the links: in a room, that in which their shards came; else that of their ids. A shard without
 // a link, or whose members are not bound in the present attach, gets nothing: what it missed of presence it reads from the
-// change log, and messages are not kept.
+// change log, and what of messages from the rooms' logs.
 #pragma once
 
 #include <cstdint>
 #include <string_view>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "core/connection_table.h"
 #include "core/hub.h"
 #include "core/link_table.h"
@@ -34,6 +35,17 @@ class Fanout {
   // connections anew, those that it has not named yet count, too.
   uint32_t ToRoom(std::string_view room_id, std::string_view text, Kind kind,
                   const google::protobuf::RepeatedPtrField<std::string>* excluded_user_ids = nullptr);
+  // A message of the room's log, to those of its shards that `take` admits, asked in their order. How many connections it concerns:
+  // as above, those of the shards that were not admitted included, which have had it or get it later.
+  uint32_t ToRoom(RoomIndex room, const link::v1::BusEnvelope& logged, absl::FunctionRef<bool(RoomShard&)> take);
+  // The same, to one shard of the room.
+  void ToShard(RoomIndex room, const RoomShard& entry, const link::v1::BusEnvelope& logged);
+  // The shard is at this position (not known: where it was); `kLost`: its members are told of a gap. REQUIRES: it has a link and a handle.
+  enum class Moved : uint8_t { kQuietly, kLost };
+  void Move(const RoomShard& entry, RoomPosition position, Moved moved);
+  // Whether what is said of the room reaches the shard.
+  Link* LinkOf(const RoomShard& entry) { return entry.handle == 0 ? nullptr : connections_.shard(entry.shard).link; }
+
   // To the user's connections behind links; how many these are.
   uint32_t ToUser(std::string_view user_id, std::string_view text);
 
@@ -57,7 +69,16 @@ class Fanout {
     friend auto operator<=>(const Reached&, const Reached&) = default;
   };
 
-  // Into excluded_: sorted, each once.
+  struct Frame {
+    std::string_view text;
+    Kind kind = Kind::kMessage;
+    RoomPosition position;  // not known: it stands in no log
+  };
+
+  // Members of the entry whom the frame concerns: those who are not in excluded_.
+  uint32_t Concerned(const RoomShard& entry) const;
+  void Hand(Link& link, const RoomShard& entry, const Frame& frame);
+  // Into excluded_: sorted, each once. Nobody: empty.
   void FindExcluded(std::string_view room_id, const google::protobuf::RepeatedPtrField<std::string>& user_ids);
   link::v1::DeliverPresence& AddPresence(Link& link, const PresenceDelivery& delivery);
 

@@ -59,6 +59,9 @@ void Hub::State::OnTick(Now now) {
   while (publications_.Oldest() != nullptr && now.steady - publications_.OldestSince() > options_.loopback_max) {
     DeliverOverdue(now, publications_.Oldest()->sequence());
   }
+  JudgeLate(now);
+  reads_.OnTick();
+  ReadRooms(now);
   ledger_.OnTick(now);
   if (ledger_.store_up()) {
     if (now.steady >= read_again_at_) ReadMissed();
@@ -186,6 +189,8 @@ void Hub::State::OnStoreUp(Now now, bool lost_state) {
   TellAttached();
   for (auto& [tap, open] : open_taps_) open.renew_at = now.steady;
   ReadMissed();
+  read_rooms_at_ = now.steady;
+  ResumeAllRooms(now);
   if (lost_state) heard_logouts_until_.reset();  // everybody is asserted again, and judged by what is left
   read_logouts_at_ = now.steady;
   ReadLogouts(now);
@@ -206,6 +211,7 @@ void Hub::State::OnStoreDown(Now now) {
   for (auto& [id, link] : links_) give_up(link.missed);
   read_again_at_ = now.steady;
   while (publications_.Oldest() != nullptr) DeliverOverdue(now, publications_.Oldest()->sequence());
+  LoseRooms();
   Settle(now);
 }
 
@@ -255,6 +261,8 @@ HubSizes Hub::State::sizes() const {
   sizes.room_rights = access_.rows();
   sizes.room_questions = access_.asked();
   sizes.joins_waiting = access_.joins_waiting();
+  for (const auto& [room_id, floor] : floors_) sizes.joins_waiting += floor.waiting.size();
+  sizes.room_reads = reads_.size();
   for (const auto& [index, joins] : held_joins_) sizes.joins_waiting += joins.size();
   return sizes;
 }
@@ -324,6 +332,12 @@ void Hub::OnChangesRead(Now now, uint64_t id, const absl::StatusOr<ChangeLog>& l
 }
 void Hub::OnPublishedOnce(Now now, uint64_t id, const OnceResult& result) {
   state_->OnPublishedOnce(now, id, result);
+}
+void Hub::OnAppended(Now now, uint64_t id, const AppendResult& result) {
+  state_->OnAppended(now, id, result);
+}
+void Hub::OnRoomLogRead(Now now, uint64_t id, const absl::StatusOr<RoomLogPage>& page) {
+  state_->OnRoomLogRead(now, id, page);
 }
 void Hub::OnLogoutKept(Now now, uint64_t id, bool ok) {
   state_->OnLogoutKept(now, id, ok);

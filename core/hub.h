@@ -10,7 +10,8 @@
 //   * a room has a handle in a link exactly while a connection of that shard is in it;
 //   * a shard that another core has by a higher attach is not here: not counted, not ordered, nothing written of it;
 //   * everybody with a live connection is online or away in the store, nobody without one is, within the bounds of DESIGN.md;
-//   * every member of a room gets its messages in the order of the bus.
+//   * every member of a room gets its messages in the order of the bus; of a room with a log, without a hole, each once, whatever the
+//     shard and the bus went through meanwhile, or is told of the hole (hub_room_log.cc).
 //
 // Does not do: authentication, JSON from clients (the edge's), reads of presence for REST and gRPC (those go to the Store directly),
 // WatchPresence (watches.h, which is told of every change).
@@ -103,6 +104,7 @@ struct HubOptions {
   size_t writes_in_flight_max = 512;                // transitions sent to the store and not answered
   size_t publications_waiting_max = 10'000;         // published, not heard back; further broadcasts are refused
   size_t publication_bytes_max = size_t{64} << 20;  // of the texts of those: refused, too
+  std::chrono::seconds room_log_age{0};             // ROOM_LOG_AGE, where rooms have logs; 0: they have none
   // Events of one link that the store has not confirmed. 16 B each are 2 MiB; a shard of 15,000 clients would have to open and close
   // each of them four times while the store is away. Past it the link ends with RESOURCE_EXHAUSTED: the resync says all at once.
   size_t awaiting_max = 131'072;
@@ -133,6 +135,9 @@ struct HubCounters {
   uint64_t shards_taken_over = 0,
            shards_sent_away = 0;  // by another core; to one, since this one was cut off from the store
   uint64_t joins_refused = 0, broadcasts_refused = 0, late_events = 0, removals_forgotten = 0;
+  // Rooms' logs: messages that the store confirmed; reads; messages handed to a shard from a log; those of the bus that a shard had had by then;
+  // `gap`s: rooms of a shard whose members were told that messages may be lost.
+  uint64_t room_log_appended = 0, room_log_reads = 0, room_log_replayed = 0, room_log_duplicates = 0, room_gaps = 0;
   uint64_t user_messages_from_bus = 0, requests_repeated = 0;  // request_id known
   uint64_t cluster_requests = 0, cluster_requests_refused = 0, gathers_incomplete = 0, cluster_replies_late = 0;
   uint64_t orders = 0, orders_done = 0, orders_expired = 0;
@@ -154,6 +159,7 @@ struct HubSizes {
   size_t refreshes_unanswered = 0;
   size_t cores = 0;  // that are live, this one included
   size_t gathers = 0, orders = 0, taps = 0;
+  size_t room_reads = 0;                                          // of logs, wanted or under way
   size_t room_rights = 0, room_questions = 0, joins_waiting = 0;  // remembered; under way; for an answer
 };
 
@@ -210,6 +216,8 @@ class Hub {
   void OnPublished(Now now, uint64_t id, bool ok);
   void OnChangesRead(Now now, uint64_t id, const absl::StatusOr<ChangeLog>& log);
   void OnPublishedOnce(Now now, uint64_t id, const OnceResult& result);
+  void OnAppended(Now now, uint64_t id, const AppendResult& result);
+  void OnRoomLogRead(Now now, uint64_t id, const absl::StatusOr<RoomLogPage>& page);
   void OnLogoutKept(Now now, uint64_t id, bool ok);
   void OnLogoutsRead(Now now, const absl::StatusOr<LogoutLog>& log);
   void OnCoresRead(Now now, const absl::StatusOr<std::vector<uint64_t>>& cores);

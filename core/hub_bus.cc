@@ -46,7 +46,11 @@ void Hub::State::OnBus(Now now, const link::v1::BusEnvelope& envelope) {
       return OnPresenceChanged(now, envelope.presence_changed());
     case link::v1::BusEnvelope::kMessage:
       ++counters_.messages_from_bus;
-      DeliverMessage(now, envelope);
+      if (HasLogs() && envelope.room_sequence() != 0) {
+        OnLogged(now, envelope);
+      } else {
+        DeliverMessage(now, envelope);
+      }
       break;
     case link::v1::BusEnvelope::kUserMessage:
       ++counters_.user_messages_from_bus;
@@ -61,6 +65,9 @@ void Hub::State::OnBus(Now now, const link::v1::BusEnvelope& envelope) {
       break;
     case link::v1::BusEnvelope::kShardAttached:
       if (envelope.core() != options_.incarnation) OnShardAttached(now, envelope.shard_attached());
+      break;
+    case link::v1::BusEnvelope::kRoomLost:
+      if (envelope.core() != options_.incarnation) OnRoomLost(envelope.room_lost());
       break;
     case link::v1::BusEnvelope::BODY_NOT_SET:  // a greeting, or something of a later release
       // Who greets has not heard what was said before.

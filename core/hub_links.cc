@@ -89,6 +89,8 @@ absl::Status Hub::State::OnEvent(Now now, Link& link, const EdgeEvent& event) {
   switch (event.event_case()) {
     case EdgeEvent::kConnectionDeclared:
       return OnDeclared(now, link, event.connection_declared());
+    case EdgeEvent::kRoomsSeen:
+      return OnRoomsSeen(link, event.rooms_seen());
     case EdgeEvent::kResyncDone:
       return OnResyncDone(now, link);
     case EdgeEvent::kConnectionOpened:
@@ -207,7 +209,16 @@ void Hub::State::Rebind(Now now, Link& link, ConnectionIndex index,
     }
   }
   connections_.SetRooms(index, room_ids);
-  for (const Membership& membership : connections_[index].rooms) Bind(link, index, membership.room, 0);
+  for (const Membership& membership : connections_[index].rooms) {
+    RoomShard& entry = *rooms_.FindShard(membership.room, link.shard->index);
+    // Until ResyncDone, by when the shard has said where it is. If it does not, it is where the bus is now, and its
+    // members are told so.
+    if (HasLogs() && entry.handle == 0) {
+      entry.behind = entry.unsure = true;
+      entry.position = rooms_.heard(membership.room).position;
+    }
+    Bind(link, index, membership.room, 0);
+  }
 }
 
 absl::Status Hub::State::OnResyncDone(Now now, Link& link) {
@@ -222,6 +233,7 @@ absl::Status Hub::State::OnResyncDone(Now now, Link& link) {
   if (shard.connections != 0)
     link.missed.since = link.watermark;  // else there is nobody who could have missed anything
   if (ledger_.store_up()) ReadMissed();
+  ResumeRooms(now, link);
   TellAttached();
   return absl::OkStatus();
 }
@@ -292,6 +304,7 @@ absl::Status Hub::State::OnLeft(Now now, Link& link, uint64_t sequence, const li
 }
 
 void Hub::State::Leave(Now now, Link& link, ConnectionIndex index, const std::string& room_id, uint64_t sequence) {
+  if (LeaveAwaitsFloor(link, index, room_id, sequence)) return;
   CancelJoins(link, index, room_id);
   const bool was_in = connections_.Leave(index, room_id);
   const uint64_t connection = connections_[index].id;
@@ -359,6 +372,10 @@ void Hub::State::Bind(Link& link, ConnectionIndex index, RoomIndex room, uint64_
   bind.set_room_id(rooms_.id(room));
   bind.set_handle(rooms_.HandleOf(room, link.shard->index));
   bind.set_reply_to(reply_to);
+  if (reply_to == 0) return;  // a shard that declares a room knows itself where it is
+  const RoomPosition position = rooms_.FindShard(room, link.shard->index)->position;
+  bind.set_room_epoch(position.epoch);
+  bind.set_room_sequence(position.sequence);
 }
 
 void Hub::State::CloseConnection(Now now, Shard& shard, ConnectionIndex index, uint64_t sequence,

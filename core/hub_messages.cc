@@ -80,6 +80,7 @@ void Hub::State::OnMessageRequested(Now now, uint64_t request, const MessageRequ
   const std::string copy = to_user || !message.excluded_user_ids.empty()
                                ? std::string()
                                : MessageCopy(options_.incarnation, message.room_id, message.data_json);
+  if (!to_user && HasLogs()) return Append(message, id, std::move(envelope), copy);
   if (once) {
     envelope.set_core(options_.incarnation);
     publications_.AddOnce(id, envelope);
@@ -111,8 +112,17 @@ void Hub::State::OnPublishedOnce(Now now, uint64_t id, const OnceResult& result)
     Settle(now);
     return;
   }
+  AnswerUnpublished(now, id, result);
+}
+
+void Hub::State::AnswerUnpublished(Now now, uint64_t id, const OnceResult& result) {
+  using Outcome = OnceResult::Outcome;
   const std::optional<Gather> gather = gathers_.Take(id);
   if (!gather) return;
+  if (gather->request_id.empty()) {
+    output_.AnswerMessage(gather->request, absl::UnavailableError(kOnlyHere), {});
+    return Settle(now);
+  }
   switch (result.outcome) {
     case Outcome::kRepeated:
       ++counters_.requests_repeated;

@@ -87,7 +87,9 @@ void Hub::State::AnswerJoin(Now now, Link& link, ConnectionIndex index, std::str
   }
 }
 
-void Hub::State::Enter(Now now, Link& link, ConnectionIndex index, std::string_view room_id, uint64_t sequence) {
+void Hub::State::Enter(Now now, Link& link, ConnectionIndex index, std::string_view room_id, uint64_t sequence,
+                       std::optional<RoomPosition> floor) {
+  if (!floor && AwaitsFloor(link, index, room_id)) return AwaitFloor(link, index, room_id, sequence);  // in order
   if (connections_.InRoom(index, room_id)) {
     Bind(link, index, *rooms_.Find(room_id), sequence);
     if (options_.scope == PresenceScope::kRooms) {
@@ -107,7 +109,13 @@ void Hub::State::Enter(Now now, Link& link, ConnectionIndex index, std::string_v
       return Refuse(link, sequence, kTooManyRequests, "This room is full");
     }
   }
-  Bind(link, index, connections_.Join(index, room_id), sequence);
+  if (!floor && NeedsFloor(room_id, *link.shard)) return AwaitFloor(link, index, room_id, sequence);
+  const RoomIndex room = connections_.Join(index, room_id);
+  if (RoomShard& entry = *rooms_.FindShard(room, link.shard->index); floor && !entry.position.known()) {
+    entry.position = *floor;
+    if (!rooms_.heard(room).position.known()) rooms_.heard(room).position = *floor;
+  }
+  Bind(link, index, room, sequence);
   if (taps_.any()) SawConnection(now, link::v1::TAP_KIND_SUBSCRIBED, connections_[index], room_id);
   RoomsChanged(link, index, sequence);
 }
@@ -120,6 +128,7 @@ void Hub::State::Refuse(Link& link, uint64_t sequence, uint32_t code, std::strin
 }
 
 void Hub::State::CancelJoins(Link& link, ConnectionIndex index, std::string_view room_id) {
+  CancelFloors(link, index, room_id);
   const RoomAccess::Pair pair{connections_.user(connections_[index]).id, room_id};
   for (const WaitingJoin& join : access_.Cancel(pair, index)) {
     if (join.link != link.id) continue;

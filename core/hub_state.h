@@ -4,6 +4,7 @@
 //   joins, rights to rooms, typing ─▶ RoomAccess ─▶ RoomAuthorizer                          (hub_rooms.cc)
 //   messages, typing: API ─▶ Publications ─▶ bus ─▶ Fanout ─▶ links; counts ─▶ Gathers    (hub_messages.cc)
 //   bus, outside, change log ─▶ RecentChanges ─▶ Fanout ─▶ links                          (hub_bus.cc)
+//   messages of rooms with a log: API ─▶ Store ─▶ bus ─▶ Fanout; what the bus did not bring: RoomReads ─▶ Store   (hub_room_log.cc)
 //   requests to all cores: API ─▶ Gathers, bus; bus ─▶ answers ─▶ outbox; taps            (hub_cluster.cc)
 //   orders: bus ─▶ Orders ─▶ links; link events ─▶ Orders ─▶ answers                      (hub_orders.cc)
 //   sessions that end: API ─▶ Store ─▶ bus ─▶ Orders; what the store refuses ─▶ links      (hub_sessions.cc)
@@ -38,6 +39,7 @@
 #include "core/publications.h"
 #include "core/recent_changes.h"
 #include "core/room_access.h"
+#include "core/room_reads.h"
 #include "core/room_table.h"
 #include "core/taps.h"
 
@@ -58,6 +60,8 @@ class Hub::State {
   void OnPublished(Now now, uint64_t id, bool ok);
   void OnChangesRead(Now now, uint64_t id, const absl::StatusOr<ChangeLog>& log);
   void OnPublishedOnce(Now now, uint64_t id, const OnceResult& result);
+  void OnAppended(Now now, uint64_t id, const AppendResult& result);
+  void OnRoomLogRead(Now now, uint64_t id, const absl::StatusOr<RoomLogPage>& page);
   void OnLogoutKept(Now now, uint64_t id, bool ok);
   void OnLogoutsRead(Now now, const absl::StatusOr<LogoutLog>& log);
   void OnCoresRead(Now now, const absl::StatusOr<std::vector<uint64_t>>& cores);
@@ -164,7 +168,9 @@ class Hub::State {
   std::optional<RoomRight> RightOf(Now now, ConnectionIndex index, RoomAccess::Pair pair) const;
   void AnswerJoin(Now now, Link& link, ConnectionIndex index, std::string_view room_id, uint64_t sequence,
                   RoomRight right);
-  void Enter(Now now, Link& link, ConnectionIndex index, std::string_view room_id, uint64_t sequence);
+  // `floor`: where the room's log stands, if that was asked for.
+  void Enter(Now now, Link& link, ConnectionIndex index, std::string_view room_id, uint64_t sequence,
+             std::optional<RoomPosition> floor = {});
   void Refuse(Link& link, uint64_t sequence, uint32_t code, std::string_view error);
   void CancelJoins(Link& link, ConnectionIndex index, std::string_view room_id);
   // The right is gone: the user's connections here are to leave the room, or this one is.
@@ -179,9 +185,43 @@ class Hub::State {
   // False: the sender has been told, or nobody could say in time.
   bool MayType(Now now, Link& link, ConnectionIndex index, std::string_view room_id);
 
+  // --- hub_room_log.cc
+  bool HasLogs() const { return options_.room_log_age.count() > 0; }
+  void Append(const MessageRequest& message, uint64_t gather, link::v1::BusEnvelope envelope, std::string_view copy);
+  void DeliverUnconfirmed(Now now, const link::v1::BusEnvelope& message);
+  void OnLogged(Now now, const link::v1::BusEnvelope& envelope);
+  // Whether the shard is handed this message, just heard on the bus. `skip`: it had it without a position.
+  bool TakeLive(RoomShard& entry, const link::v1::BusEnvelope& envelope, bool skip);
+  // Joins of a room whose log is not known wait until it is: what is sent after `subscribed` must be behind a known position.
+  bool NeedsFloor(std::string_view room_id, const Shard& shard);
+  bool AwaitsFloor(const Link& link, ConnectionIndex index, std::string_view room_id) const;
+  void AwaitFloor(Link& link, ConnectionIndex index, std::string_view room_id, uint64_t sequence);
+  // False: no join to that room waits.
+  bool LeaveAwaitsFloor(Link& link, ConnectionIndex index, std::string_view room_id, uint64_t sequence);
+  void OnFloor(Now now, const std::string& room_id, std::optional<RoomPosition> position);
+  void CancelFloors(Link& link, ConnectionIndex index, std::string_view room_id);
+  absl::Status OnRoomsSeen(Link& link, const link::v1::RoomsSeen& seen);
+  // The shard has said how far it is.
+  void ResumeRooms(Now now, Link& link);
+  // The bus, or the logs, are away.
+  void LoseRooms();
+  // The bus stands again, and what it did not bring is in the logs.
+  void ResumeAllRooms(Now now);
+  void ReadRooms(Now now);
+  // What the page has for the shard.
+  void CatchUp(RoomIndex room, RoomShard& entry, const RoomLogPage& page);
+  // Messages that the shard has not had may be lost. `position`: where it is from now on, if nothing else comes that says so.
+  void TellGap(const RoomShard& entry, RoomPosition position);
+  // What was behind `left` is lost to all. `told`: the shard that has proven it, and knows; nullptr: another core has.
+  void TellLost(RoomIndex room, RoomPosition left, const RoomShard* told);
+  void OnRoomLost(const link::v1::RoomLost& lost);
+  void JudgeLate(Now now);
+
   // --- hub_messages.cc
   void Type(Now now, Link& link, ConnectionIndex index, const std::string& room_id, link::v1::RoomKind kind);
   void AnswerMessage(const Gather& gather);
+  // The store has published nothing under that id, or nothing that is known.
+  void AnswerUnpublished(Now now, uint64_t id, const OnceResult& result);
   void DeliverMessage(Now now, const link::v1::BusEnvelope& envelope);
   void DeliverOverdue(Now now, uint64_t through);  // messages of this core that are not back, up to this sequence
   absl::Status OnTyping(Now now, Link& link, const link::v1::TypingStarted& typing);
@@ -311,6 +351,28 @@ class Hub::State {
   absl::flat_hash_map<ConnectionIndex, const RoomRights*> rights_of_;  // RoomAuth::kClaims; without: none
 
   std::map<ConnectionIndex, std::vector<HeldJoin>> held_joins_;  // ordered: it is walked over
+
+  RoomReads reads_;
+  // Joins that wait for where the log stands, and leaves behind them, to be done in order.
+  struct FloorWait {
+    LinkId link;
+    ConnectionTable::Ref connection;
+    uint64_t sequence = 0;
+    bool join = true;
+  };
+  struct Floor {
+    RoomPosition heard;  // on the bus meanwhile
+    std::vector<FloorWait> waiting;
+  };
+  std::map<std::string, Floor, std::less<>> floors_;  // by room
+  SteadyTime read_rooms_at_;                          // not before: the store has refused
+  // Confirmed by the store at that time; the bus should bring it at once.
+  struct Expected {
+    SteadyTime since;
+    std::string room_id;
+    RoomPosition position;
+  };
+  std::deque<Expected> expected_;
 
   std::map<uint64_t, Outgoing> outbox_;    // by core
   std::map<uint64_t, OpenTap> open_taps_;  // by the API's number

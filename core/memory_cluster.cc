@@ -30,6 +30,13 @@ OnceResult MemoryDatabase::PublishOnce(const StoreOptions& options, std::string_
                                        std::string_view fingerprint, const link::v1::BusEnvelope& envelope,
                                        std::string_view outside) {
   DropLapsed();
+  OnceResult result = UseRequest(options, request_id, fingerprint);
+  if (result.outcome == OnceResult::Outcome::kPublished) Publish(envelope, outside);
+  return result;
+}
+
+OnceResult MemoryDatabase::UseRequest(const StoreOptions& options, std::string_view request_id,
+                                      std::string_view fingerprint) {
   const std::string key = RequestKey(request_id), head = RequestHead(fingerprint);
   const auto [saved, fresh] = texts_.try_emplace(key, head);
   if (!fresh) {
@@ -37,7 +44,6 @@ OnceResult MemoryDatabase::PublishOnce(const StoreOptions& options, std::string_
     return {OnceResult::Outcome::kRepeated, saved->second.substr(head.size())};
   }
   SetExpiry(key, ReadClock().ms + std::chrono::milliseconds(options.request_lifetime).count());
-  Publish(envelope, outside);
   return {OnceResult::Outcome::kPublished, {}};
 }
 

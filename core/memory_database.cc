@@ -318,6 +318,9 @@ void MemoryDatabase::Wipe() {
   changes_in_order_.clear();
   sweep_.reset();
   texts_.clear();
+  rooms_.clear();
+  logs_.clear();
+  data_since_us_ = 0;
   cores_.clear();
   logouts_.clear();
   expiries_.clear();
@@ -336,7 +339,7 @@ std::vector<std::string> MemoryDatabase::DropLapsed() {
     std::string key = expiries_in_order_.begin()->second;
     expiries_in_order_.erase(expiries_in_order_.begin());
     expiries_.erase(key);
-    if (texts_.erase(key) == 0) users_.erase(key.substr(UserKey({}).size()));
+    if (texts_.erase(key) == 0 && !DropRoomKey(key)) users_.erase(key.substr(UserKey({}).size()));
     lapsed.push_back(std::move(key));
   }
   return lapsed;

@@ -10,6 +10,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -57,6 +58,9 @@ class MemoryDatabase {
   void Publish(const link::v1::BusEnvelope& envelope, std::string_view outside);
   OnceResult PublishOnce(const StoreOptions& options, std::string_view request_id, std::string_view fingerprint,
                          const link::v1::BusEnvelope& envelope, std::string_view outside);
+  AppendResult Append(const StoreOptions& options, std::string_view request_id, std::string_view fingerprint,
+                      link::v1::BusEnvelope envelope, std::string_view outside);
+  RoomLogPage ReadRoomLog(std::string_view room_id, RoomPosition after, size_t entries_max);
   void SaveAnswer(std::string_view request_id, std::string_view answer);
   void KeepLogout(const StoreOptions& options, const Logout& logout);
   LogoutLog ReadLogouts(const StoreOptions& options, std::chrono::milliseconds within);
@@ -84,7 +88,8 @@ class MemoryDatabase {
   // --- for tests. Drops what has outlived its TTL (every call above does that first) and names the keys.
   std::vector<std::string> DropLapsed();
   // Every key as Redis would hold it: its type, "mortal" with a TTL or "immortal", and a line FIELD=VALUE for each
-  // field or member. Without the run in presence.sweep, which a Redis names in another way.
+  // field or member. Without the run in presence.sweep and
+  // presence.room:{room_id}, which a Redis names in another way.
   std::map<std::string, std::string> Dump();
   // Seconds that a key still has to live; nothing when it is not there or lives for ever.
   std::optional<int64_t> Ttl(std::string_view key);
@@ -119,10 +124,27 @@ class MemoryDatabase {
     uint64_t us = 0;
     int64_t ms = 0;
   };
+  // presence.room:{room_id}
+  struct RoomCounters {
+    RoomPosition position;
+    size_t bytes = 0;
+    int64_t oldest_ms = 0;
+    uint64_t run = 0;
+  };
+  struct LogEntry {
+    link::v1::BusEnvelope envelope;
+    size_t bytes = 0;
+    int64_t at_ms = 0;
+  };
   using RoomSet = std::set<std::string, std::less<>>;
   using Users = std::map<std::string, User, std::less<>>;
 
   Time ReadClock() const;
+  uint64_t DataSince(Time now);
+  // What a request_id is good for: kPublished, and from now on it is used.
+  OnceResult UseRequest(const StoreOptions& options, std::string_view request_id, std::string_view fingerprint);
+  static void TrimLog(const StoreOptions& options, Time now, RoomCounters& room, std::deque<LogEntry>& log);
+  bool DropRoomKey(std::string_view key);  // false: it is another key
   // The answer to a write that changes nothing: it is fenced, or not let in. `revoked`: its token is void.
   std::optional<WriteResult> Refuse(const StoreOptions& options, Time now, const PresenceWrite& write,
                                     std::string_view name, bool revoked) const;
@@ -158,6 +180,9 @@ class MemoryDatabase {
   std::map<std::string, std::string, std::less<>> texts_;
   std::map<std::string, int64_t, std::less<>> expiries_;  // of texts and of the hashes of gone users, by key
   std::set<std::pair<int64_t, std::string>> expiries_in_order_;
+  std::map<std::string, RoomCounters, std::less<>> rooms_;
+  std::map<std::string, std::deque<LogEntry>, std::less<>> logs_;
+  uint64_t data_since_us_ = 0;         // presence.rooms; 0: not there
   std::map<uint64_t, int64_t> cores_;  // when each was announced last (ms)
   std::vector<BusSubscriber*> subscribers_;
 };

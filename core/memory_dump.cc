@@ -65,6 +65,23 @@ std::map<std::string, std::string> MemoryDatabase::Dump() {
     std::string& out = begin("presence.logouts", "zset");
     for (const auto& [name, kept_us] : logouts_) AppendField(name, std::to_string(kept_us), &out);
   }
+  for (const auto& [room_id, room] : rooms_) {
+    AppendField("",
+                std::to_string(room.position.epoch) + " " + std::to_string(room.position.sequence) + " " +
+                    std::to_string(room.bytes) + " " + std::to_string(room.oldest_ms),
+                &begin("presence.room:" + room_id, "string"));
+  }
+  for (const auto& [room_id, log] : logs_) {
+    std::map<std::string, std::string> entries;
+    for (const LogEntry& entry : log) {
+      std::string id = std::to_string(entry.envelope.room_epoch());
+      id.append("-").append(std::to_string(entry.envelope.room_sequence()));
+      entries[id] = "e " + entry.envelope.SerializeAsString() + " t " + std::to_string(entry.at_ms);
+    }
+    std::string& out = begin("presence.log:" + room_id, "stream");
+    for (const auto& [id, value] : entries) AppendField(id, value, &out);
+  }
+  if (data_since_us_ != 0) AppendField("", std::to_string(data_since_us_), &begin("presence.rooms", "string"));
   if (sweep_) {
     std::string& out = begin("presence.sweep", "hash");
     AppendField("at", std::to_string(sweep_->at_ms), &out);

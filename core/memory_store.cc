@@ -154,6 +154,32 @@ void MemoryStore::PublishOnce(uint64_t id, std::string_view request_id, std::str
       lost);
 }
 
+void MemoryStore::Append(uint64_t id, std::string_view request_id, std::string_view fingerprint,
+                         const link::v1::BusEnvelope& envelope, std::string_view outside) {
+  const auto lost = [this, id] { listener_.OnAppended(id, AppendResult{}); };
+  Call(
+      [this, id, request = std::string(request_id), fingerprint = std::string(fingerprint), envelope,
+       outside = std::string(outside), lost] {
+        return Pending{[this, id, result = database_.Append(options_, request, fingerprint, envelope, outside)] {
+                         listener_.OnAppended(id, result);
+                       },
+                       lost};
+      },
+      lost);
+}
+
+void MemoryStore::ReadRoomLog(uint64_t id, std::string_view room_id, RoomPosition after, size_t entries_max) {
+  const auto lost = [this, id] { listener_.OnRoomLogRead(id, absl::UnavailableError(kUnavailable)); };
+  Call(
+      [this, id, room = std::string(room_id), after, entries_max, lost] {
+        return Pending{[this, id, page = absl::StatusOr<RoomLogPage>(database_.ReadRoomLog(room, after, entries_max))] {
+                         listener_.OnRoomLogRead(id, page);
+                       },
+                       lost};
+      },
+      lost);
+}
+
 void MemoryStore::SaveAnswer(std::string_view request_id, std::string_view answer) {
   Call(
       [this, request = std::string(request_id), answer = std::string(answer)] {

@@ -1,6 +1,7 @@
 #include "core/publications.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace presence::core {
 
@@ -42,6 +43,32 @@ void Publications::OnceAnswered(uint64_t gather) {
   if (found == once_.end()) return;
   bytes_ -= found->second;
   once_.erase(found);
+}
+
+void Publications::AddLogged(uint64_t gather, const link::v1::BusEnvelope& message, Logged how) {
+  bytes_ += BytesOf(message);
+  logged_[gather] = {message, how, false};
+}
+
+void Publications::LoggedCameBack(uint64_t gather) {
+  if (const auto found = logged_.find(gather); found != logged_.end()) found->second.back = true;
+}
+
+std::optional<Publications::LoggedMessage> Publications::LoggedAnswered(uint64_t gather) {
+  const auto found = logged_.find(gather);
+  if (found == logged_.end()) return std::nullopt;
+  LoggedMessage logged = std::move(found->second);
+  bytes_ -= BytesOf(logged.message);
+  logged_.erase(found);
+  return logged;
+}
+
+void Publications::DeliveredHere(SteadyTime now, uint64_t gather, std::chrono::seconds memory) {
+  while (!delivered_here_until_.empty() && delivered_here_until_.front().first <= now) {
+    delivered_here_.erase(delivered_here_until_.front().second);
+    delivered_here_until_.pop_front();
+  }
+  if (delivered_here_.insert(gather).second) delivered_here_until_.emplace_back(now + memory, gather);
 }
 
 void Publications::PopOldest() {

@@ -12,10 +12,6 @@
 namespace presence::core {
 namespace {
 
-std::string RequestKey(std::string_view request_id) {
-  return std::string("presence.request:").append(request_id);
-}
-
 // What publish_once.lua answers.
 constexpr OnceResult::Outcome kOutcomes[] = {OnceResult::Outcome::kPublished, OnceResult::Outcome::kRepeated,
                                              OnceResult::Outcome::kConflict};

@@ -7,6 +7,7 @@ namespace presence::core {
 
 extern const std::string_view kPresenceTransitionScript;  // presence_transition.lua
 extern const std::string_view kPublishOnceScript;         // publish_once.lua
+extern const std::string_view kRoomLogScript;             // room_log.lua
 extern const std::string_view kAnnounceCoreScript;        // announce_core.lua
 extern const std::string_view kRoomRightScript;           // room_right.lua
 extern const std::string_view kKeepLogoutScript;          // keep_logout.lua

@@ -109,6 +109,7 @@ void RedisStore::InspectServer() {
   });
   LoadScript(kPresenceTransitionScript, &transition_head_);
   LoadScript(kPublishOnceScript, &publish_once_head_);
+  LoadScript(kRoomLogScript, &room_log_head_);
   LoadScript(kAnnounceCoreScript, &announce_head_);
   LoadScript(kKeepLogoutScript, &keep_logout_head_);
   command_.Start(3).Add("HGET").Add("presence.sweep").Add("run");

@@ -59,6 +59,9 @@ class RedisStore final : public Store, private RedisConnection::Listener {
   void Publish(uint64_t id, const link::v1::BusEnvelope& envelope, std::string_view outside) override;
   void PublishOnce(uint64_t id, std::string_view request_id, std::string_view fingerprint,
                    const link::v1::BusEnvelope& envelope, std::string_view outside) override;
+  void Append(uint64_t id, std::string_view request_id, std::string_view fingerprint,
+              const link::v1::BusEnvelope& envelope, std::string_view outside) override;
+  void ReadRoomLog(uint64_t id, std::string_view room_id, RoomPosition after, size_t entries_max) override;
   void SaveAnswer(std::string_view request_id, std::string_view answer) override;
   void KeepLogout(uint64_t id, const Logout& logout) override;
   void ReadLogouts(std::chrono::milliseconds within) override;
@@ -78,6 +81,9 @@ class RedisStore final : public Store, private RedisConnection::Listener {
   static constexpr std::string_view kUpdatesChannel = "presence:updates";
   static constexpr std::string_view kCoresKey = "presence.cores";
   static constexpr std::string_view kLogoutsKey = "presence.logouts";
+  static std::string RequestKey(std::string_view request_id) {
+    return std::string("presence.request:").append(request_id);
+  }
   static std::string RepliesChannel(uint64_t core) { return "presence.core:" + FormatCore(core); }
 
   struct ListCall;
@@ -101,6 +107,7 @@ class RedisStore final : public Store, private RedisConnection::Listener {
   RedisCommand& StartTransition(std::string_view operation, size_t arguments);
   // Of a script with one key: StartTransition is that of the one without.
   RedisCommand& StartScript(std::string_view head, std::string_view key, size_t arguments);
+  RedisCommand& StartRoomLog(std::string_view room_id, std::string_view request_id, size_t arguments);
   RedisCommand& AddTime();  // the test's, or nothing
   std::string_view EscapedOrEmpty(std::string_view text, std::string* scratch);
   void RefreshPart(absl::Span<const RefreshEntry> entries, RedisConnection::Done done);
@@ -129,7 +136,7 @@ class RedisStore final : public Store, private RedisConnection::Listener {
   std::string run_id_;           // of the server that the command connection reaches
   std::string previous_run_id_;  // of the one when this store last came up
   // EVALSHA and the hash, as written on the wire.
-  std::string transition_head_, publish_once_head_, announce_head_, keep_logout_head_;
+  std::string transition_head_, publish_once_head_, room_log_head_, announce_head_, keep_logout_head_;
   std::string transition_options_;  // what every transition gets
   RedisCommand command_;            // the one being written
   std::string user_json_, username_json_, rooms_;

@@ -9,7 +9,7 @@ namespace {
 
 constexpr size_t kShrinkAbove = 64;  // members; below, copying costs more than it saves
 
-RoomShard* FindShard(Room& room, ShardIndex shard) {
+RoomShard* FindIn(Room& room, ShardIndex shard) {
   const auto found = std::find_if(room.shards.begin(), room.shards.end(),
                                   [shard](const RoomShard& entry) { return entry.shard == shard; });
   return found == room.shards.end() ? nullptr : &*found;
@@ -21,8 +21,12 @@ Membership RoomTable::AddMember(std::string_view room_id, ShardIndex shard, Conn
   const RoomIndex index = rooms_.Intern(room_id);
   Room& room = rooms_[index];
   if (room.members.empty()) in_order_.insert(index);
-  RoomShard* entry = FindShard(room, shard);
-  if (entry == nullptr) entry = &room.shards.emplace_back(RoomShard{shard, 0, 0});
+  RoomShard* entry = FindIn(room, shard);
+  if (entry == nullptr) {
+    // What is sent from now on comes by the bus.
+    entry = &room.shards.emplace_back(RoomShard{
+        .shard = shard, .handle = 0, .members = 0, .behind = false, .unsure = false, .position = room.heard.position});
+  }
   ++entry->members;
   ++memberships_;
   room.state = ++last_state_;
@@ -33,7 +37,7 @@ Membership RoomTable::AddMember(std::string_view room_id, ShardIndex shard, Conn
 ConnectionIndex RoomTable::RemoveMember(Membership membership, ShardIndex shard) {
   const auto [index, position] = membership;
   Room& room = rooms_[index];
-  RoomShard* entry = FindShard(room, shard);
+  RoomShard* entry = FindIn(room, shard);
   PRESENCE_CHECK(entry != nullptr && entry->members > 0 && position < room.members.size(),
                  "only a member leaves a room");
   --memberships_;
@@ -65,7 +69,7 @@ void RoomTable::VisitBehind(std::string_view after, absl::FunctionRef<bool(RoomI
 }
 
 uint32_t RoomTable::HandleOf(RoomIndex index, ShardIndex shard) {
-  RoomShard* entry = FindShard(rooms_[index], shard);
+  RoomShard* entry = FindIn(rooms_[index], shard);
   PRESENCE_CHECK(entry != nullptr, "a handle is for a room with members in that shard");
   if (entry->handle != 0) return entry->handle;
   Handles& handles = HandlesOf(shard);
@@ -85,9 +89,29 @@ void RoomTable::ForgetHandles(ShardIndex shard) {
   for (const uint32_t free : handles.free) handles.rooms[free - 1] = RoomIndex(UINT32_MAX);
   for (const RoomIndex room : handles.rooms) {
     if (room == RoomIndex(UINT32_MAX)) continue;
-    if (RoomShard* entry = FindShard(rooms_[room], shard); entry != nullptr) entry->handle = 0;
+    RoomShard* entry = FindIn(rooms_[room], shard);
+    if (entry == nullptr) continue;
+    entry->handle = 0;
+    entry->behind = entry->unsure = false;
+    entry->position = {};
   }
   handles = Handles();
+}
+
+RoomShard* RoomTable::FindShard(RoomIndex room, ShardIndex shard) {
+  return FindIn(rooms_[room], shard);
+}
+
+void RoomTable::VisitBound(ShardIndex shard, absl::FunctionRef<void(RoomIndex, RoomShard&)> visit) {
+  const Handles& handles = HandlesOf(shard);
+  std::vector<bool> is_free(handles.rooms.size());
+  for (const uint32_t free : handles.free) is_free[free - 1] = true;
+  for (size_t i = 0; i < handles.rooms.size(); ++i) {
+    if (is_free[i]) continue;
+    RoomShard* entry = FindIn(rooms_[handles.rooms[i]], shard);
+    PRESENCE_CHECK(entry != nullptr, "a handle is for a room with members in that shard");
+    visit(handles.rooms[i], *entry);
+  }
 }
 
 RoomTable::Handles& RoomTable::HandlesOf(ShardIndex shard) {

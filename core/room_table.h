@@ -3,11 +3,12 @@
 // Lives on the hub's thread. Invariants:
 //   * a room is here exactly while it has a member;
 //   * `state` of a room is of this table alone: no two changes, of one room or of several, ever have the same;
-//   * a handle belongs to one attach: ForgetHandles at a new attach, and HandleOf gives rooms new ones as they are bound;
+//   * a handle belongs to one attach, and so does a position: ForgetHandles at a new attach, and HandleOf gives rooms new ones as they
+//     are bound;
 //   * a handle is free again when the last member of that shard has left.
 // Does not know in which rooms a connection is: ConnectionTable does, and keeps both sides in step.
 //
-// What it costs: 120 B for each room, and the text of an id of more than 15 bytes: 104 of the row, some 5 in the hash, some 6 in the order;
+// What it costs: 240 B for each room, and the text of an id of more than 15 bytes: 224 of the row, some 5 in the hash, some 6 in the order;
 // 4 B for each member beyond the fourth, up to 8 just after the list has grown.
 #pragma once
 
@@ -23,6 +24,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/types/span.h"
 #include "core/interned.h"
+#include "core/room_position.h"
 
 namespace presence::core {
 
@@ -43,6 +45,19 @@ struct RoomShard {
   ShardIndex shard;
   uint32_t handle = 0;  // 0: nobody is bound in the present attach
   uint32_t members = 0;
+  // What the bus brings is left to the log, from `position` on.
+  bool behind = false;
+  // Its members may have missed what was in front of `position`, and have not been told.
+  bool unsure = false;
+  // Of the room's log: up to here all was handed to the shard in the present attach, or it has said that it had it before. Not known: it has
+  // been promised nothing yet.
+  RoomPosition position;
+};
+
+// What a core knows of a room's log.
+struct RoomHeard {
+  RoomPosition position;  // of what the bus, or a read, has brought last; not known: nothing since the bus stands
+  RoomPosition lost;      // behind this Redis has lost messages, and everybody here has been told
 };
 
 struct Room {
@@ -50,6 +65,7 @@ struct Room {
   absl::InlinedVector<RoomShard, 2> shards;         // in the order in which they came
   absl::InlinedVector<ConnectionIndex, 4> members;  // in no order: the last one fills a gap
   uint64_t state = 0;                               // of the last change of its members
+  RoomHeard heard;
 };
 
 class RoomTable {
@@ -66,10 +82,17 @@ class RoomTable {
   uint32_t HandleOf(RoomIndex room, ShardIndex shard);
   void ForgetHandles(ShardIndex shard);
 
+  // nullptr: nobody of that shard is in it.
+  RoomShard* FindShard(RoomIndex room, ShardIndex shard);
+  // The rooms with a handle for that shard, in the order of the handles. `visit` changes no members.
+  void VisitBound(ShardIndex shard, absl::FunctionRef<void(RoomIndex, RoomShard&)> visit);
+
   // Nothing when nobody here is in it.
   std::optional<RoomIndex> Find(std::string_view room_id) const { return rooms_.Find(room_id); }
   const std::string& id(RoomIndex room) const { return rooms_[room].id; }
   absl::Span<const RoomShard> shards(RoomIndex room) const { return rooms_[room].shards; }
+  absl::Span<RoomShard> shards(RoomIndex room) { return absl::MakeSpan(rooms_[room].shards); }
+  RoomHeard& heard(RoomIndex room) { return rooms_[room].heard; }
   // Each once. The order is that of joining but for the gaps: the same calls give the same order.
   absl::Span<const ConnectionIndex> members(RoomIndex room) const { return rooms_[room].members; }
   // Never 0; another one after each change of the members, also when the room has gone in between.

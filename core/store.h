@@ -19,6 +19,9 @@
 //   revoked:user:{user_id}, revoked:session:{session_id}
 //                            when that user, or session, was logged out (ms); lives for LOGOUT_LIFETIME
 //   presence.request:{id}    of a request_id of the API, for 5 minutes: its fingerprint and what it was answered
+//   presence.log:{room_id}   stream: the room's log, see Append; entries are epoch-sequence, each with its link.v1.BusEnvelope
+//   presence.room:{room_id}  the room's position and what the log holds, for an hour after the last message
+//   presence.rooms           since when this Redis has kept its data (us): what is older may have been lost with it
 //   presence.bus             channel: link.v1.BusEnvelope
 //   presence.core:{core}     channel: link.v1.ClusterReplies to that core; incarnation as above
 //
@@ -59,6 +62,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "core/room_position.h"
 #include "presence/link/v1/link.pb.h"
 
 namespace presence::core {
@@ -79,8 +83,12 @@ struct StoreOptions {
   std::chrono::minutes request_lifetime{5};  // of a request_id
   // Of a kept logout, LOGOUT_LIFETIME: at least that of the tokens that it voids. Keycloak lets no session live longer than 10 h.
   std::chrono::seconds logout_lifetime{36'000};
-  uint32_t connections_per_user_max = 0;  // over all cores, CONNECTIONS_PER_USER; 0: no limit
-  uint64_t core_incarnation = 0;          // names this core in "origin"
+  // Of a room's log, whichever is reached first. An entry that is older goes with the next append, 32 at most.
+  size_t room_log_length = 1'000;           // ROOM_LOG_LENGTH
+  size_t room_log_bytes = size_t{4} << 20;  // of the envelopes
+  std::chrono::seconds room_log_age{120};   // ROOM_LOG_AGE
+  uint32_t connections_per_user_max = 0;    // over all cores, CONNECTIONS_PER_USER; 0: no limit
+  uint64_t core_incarnation = 0;            // names this core in "origin"
 };
 
 // One device of one user.
@@ -197,6 +205,21 @@ struct OnceResult {
   std::string answer;  // kRepeated: as given to SaveAnswer; empty when that has not come yet
 };
 
+struct AppendResult {
+  OnceResult::Outcome outcome = OnceResult::Outcome::kUnavailable;  // without a request_id never kRepeated or kConflict
+  std::string answer;                                               // as in OnceResult
+  RoomPosition position{};                                          // kPublished: of the message
+};
+
+// A part of a room's log, oldest first.
+struct RoomLogPage {
+  std::vector<link::v1::BusEnvelope> entries;  // as published, each with its position
+  bool more = false;                           // behind the last one
+  // Of the room, when this was read. Of a room of which nothing is known: the moment, with the sequence 0.
+  RoomPosition current;
+  uint64_t data_since = 0;  // us: since when Redis has kept its data
+};
+
 // What a store tells its core.
 class StoreListener {
  public:
@@ -214,6 +237,8 @@ class StoreListener {
   virtual void OnRefreshed(uint64_t id, absl::Span<const uint32_t> missing) = 0;
   virtual void OnPublished(uint64_t id, bool ok) = 0;
   virtual void OnPublishedOnce(uint64_t id, const OnceResult& result) = 0;
+  virtual void OnAppended(uint64_t id, const AppendResult& result) = 0;
+  virtual void OnRoomLogRead(uint64_t id, const absl::StatusOr<RoomLogPage>& page) = 0;
   // Of Announce: the incarnations of all live cores, this one included, ascending; or UNAVAILABLE.
   virtual void OnCoresRead(const absl::StatusOr<std::vector<uint64_t>>& cores) = 0;
   virtual void OnChangesRead(uint64_t id, const absl::StatusOr<ChangeLog>& log) = 0;
@@ -233,6 +258,8 @@ class Store {
  public:
   static constexpr size_t kPresencesMax = 1'000;  // of one GetPresences
   static constexpr size_t kLogoutsMax = 10'000;   // of one ReadLogouts
+  // Of one ReadRoomLog: a page ends with the entry that reaches it.
+  static constexpr size_t kRoomLogPageBytes = size_t{256} << 10;
 
   virtual ~Store() = default;
 
@@ -261,6 +288,17 @@ class Store {
   // The same, unless that request_id was used within request_lifetime: one atomic script. Answered by OnPublishedOnce.
   virtual void PublishOnce(uint64_t id, std::string_view request_id, std::string_view fingerprint,
                            const link::v1::BusEnvelope& envelope, std::string_view outside) = 0;
+  // A message to a room: numbers it, keeps it in the room's log, and publishes it on presence.bus with its position and, unless `outside`
+  // is empty, that text on message:broadcast. With a request_id (else empty) once, as PublishOnce. One atomic script (core/room_log.lua).
+  // `envelope` has no position yet. Answered by OnAppended; kUnavailable: whether it happened is not known. The log keeps
+  // room_log_length entries, room_log_bytes of them, and none longer than room_log_age; what one room knows of itself lives
+  // for kRoomMemory. A new epoch begins where room_position.h says.
+  virtual void Append(uint64_t id, std::string_view request_id, std::string_view fingerprint,
+                      const link::v1::BusEnvelope& envelope, std::string_view outside) = 0;
+  // What stands in the log behind `after` (of an unknown position: all), at most so many entries, and where the room is. Answered by
+  // OnRoomLogRead, UNAVAILABLE as below. Whether something is missing in between is for the caller to see: see Follows.
+  virtual void ReadRoomLog(uint64_t id, std::string_view room_id, RoomPosition after, size_t entries_max) = 0;
+
   // What a repeat of that request_id is to be answered from now on; its lifetime stays. No answer.
   virtual void SaveAnswer(std::string_view request_id, std::string_view answer) = 0;
 

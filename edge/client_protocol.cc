@@ -171,6 +171,10 @@ void AppendUnsubscribed(RoomKind kind, std::string_view room_id, std::string* ou
   AppendConfirmation(R"({"type":"unsubscribed")", kind, room_id, out);
 }
 
+void AppendGap(RoomKind kind, std::string_view room_id, std::string* out) {
+  AppendConfirmation(R"({"type":"gap")", kind, room_id, out);
+}
+
 void AppendError(std::string_view text, uint32_t code, std::string* out) {
   out->append(R"({"type":"error","error":)");
   AppendJsonString(text, out);

@@ -59,6 +59,8 @@ class ClientMessageParser {
 void AppendPong(WallTime now, std::string* out);
 void AppendSubscribed(link::v1::RoomKind kind, std::string_view room_id, std::string* out);
 void AppendUnsubscribed(link::v1::RoomKind kind, std::string_view room_id, std::string* out);
+// Messages of the room may be lost.
+void AppendGap(link::v1::RoomKind kind, std::string_view room_id, std::string* out);
 void AppendError(std::string_view text, uint32_t code, std::string* out);
 // The answer to `auth`: until when the new token is good.
 void AppendAuthenticated(WallTime expires_at, std::string* out);

@@ -82,6 +82,9 @@ void AddDeliveries(MetricsPage& page, Numbers n) {
   drop("slow_client_closed", [n] { return static_cast<double>(n.sockets.slow_closes.Value()); });
   drop("late_command", Value(n.stats.late_commands));
   drop("too_many_held_events", Value(n.stats.events_refused));
+  page.AddCounter("presence_edge_room_duplicates_total", "Messages of a room's log that the shard had had.",
+                  Value(n.stats.room_duplicates));
+  page.AddCounter("presence_edge_gaps_total", "`gap` frames sent: messages may be lost.", Value(n.stats.gaps));
   page.AddCounter("presence_edge_presence_coalesced_total",
                   "Presence changes that a newer one replaced before it was sent.", Value(n.stats.presence_coalesced));
   page.AddCounter("presence_edge_clients_sent_away_total", "Clients told to connect to another edge, and closed.",

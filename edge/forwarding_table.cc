@@ -124,6 +124,7 @@ void ForwardingTable::TakeOut(uint32_t slot, uint32_t seat_index) {
 
   if (room.members.empty()) {
     --rooms_with_members_;
+    room.position = {};
     ForgetHandle(room);
     ForgetRoomIfUnused(seat.room);
   }

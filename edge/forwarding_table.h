@@ -51,7 +51,23 @@ class ForwardingTable {
   // How the client named the room when it joined: CHANNEL until Name says otherwise, UNSPECIFIED when the slot is not in there.
   link::v1::RoomKind KindOf(uint32_t slot, RoomIndex room) const;
   void Name(uint32_t slot, RoomIndex room, link::v1::RoomKind kind);
-  // No handle means anything any more. Memberships stay.
+  // How far the members have everything that stands in the room's log, as the core has said. It lives as long as the room has members.
+  struct Position {
+    uint64_t epoch = 0;  // 0: not known
+    uint64_t sequence = 0;
+  };
+  // REQUIRES, both: the handle means a room. Valid until the next change.
+  RoomIndex RoomOf(uint32_t handle) const { return RoomIndex(by_handle_[handle]); }
+  Position& PositionOf(uint32_t handle) { return rooms_[by_handle_[handle]].position; }
+  // Calls visit(std::string_view room_id, Position) for each room with members whose position is known.
+  template <typename Visitor>
+  void VisitPositions(Visitor&& visit) const {
+    for (const Room& room : rooms_) {
+      if (!room.members.empty() && room.position.epoch != 0) visit(std::string_view(room.id), room.position);
+    }
+  }
+
+  // No handle means anything any more. Memberships and positions stay.
   void ForgetHandles();
 
   // Empty for a handle that means nothing (a room that has a handle has members). Valid until the next change.
@@ -80,6 +96,7 @@ class ForwardingTable {
     // Parallel: members[i] is a slot, and this room is seats_[members[i]][seat_of_member[i]]. Most rooms have few members.
     absl::InlinedVector<uint32_t, 4> members;
     absl::InlinedVector<uint32_t, 4> seat_of_member;
+    Position position;
   };
   // One room of one slot: rooms_[room].members[position] is the slot. The client's word for the room costs the one bit that is left: a
   // connection in two rooms is the common case, and 8 bytes for each are what the vector has inline.

@@ -10,7 +10,8 @@
 //   * for a connection and a room, `subscribed` precedes the first delivery, and no delivery follows `unsubscribed`;
 //   * a lost link closes nobody (before isolation_max).
 //
-// Of its own accord it sends a client only `pong`, `error`, `auth`, `token_expiring`, `reconnect` and a close.
+// Of its own accord it sends a client only `pong`, `error`, `auth`, `token_expiring`, `reconnect` and a close; what the core
+// orders it to say are `subscribed`, `unsubscribed` and `gap`.
 //
 // Whom it sends to another edge (Drain, or no core for isolation_max) it tells `reconnect` with a time, and closes with 1012 in the same
 // breath. Those times are spread, so that the others see no more than reconnects_per_second of a shard's clients come, as far as
@@ -111,6 +112,8 @@ struct ShardCounters {
   uint64_t closes_dropped = 0;    // too many held
   uint64_t typing_dropped = 0;    // no link
   uint64_t presence_coalesced = 0;
+  uint64_t room_duplicates = 0;  // messages of a room's log that the shard had had
+  uint64_t gaps = 0;             // `gap` frames, once per connection
   uint64_t link_losses = 0, resyncs = 0;
   uint64_t tokens_renewed = 0;  // by `auth`
   uint64_t tokens_refused =

@@ -13,6 +13,7 @@ using Severity = ShardOutput::Severity;
 
 constexpr uint32_t kProtocol = 1;
 constexpr uint16_t kPolicyViolation = 1008;
+constexpr int kRoomsSeenAtOnce = 512;  // with the longest ids 1 MiB, as a rule 20 KiB
 
 uint32_t MillisBetween(SteadyTime from, SteadyTime to) {
   const auto millis = std::chrono::duration_cast<std::chrono::milliseconds>(to - from).count();
@@ -109,6 +110,9 @@ void Shard::State::OnCommand(Now now, const CoreCommand& command) {
     case CoreCommand::kSetLogLevel:
       OnSetLogLevel(command.set_log_level());
       break;
+    case CoreCommand::kRoomMoved:
+      OnRoomMoved(command.room_moved());
+      break;
     case CoreCommand::kHeartbeat:
       break;
     case CoreCommand::COMMAND_NOT_SET:
@@ -123,6 +127,7 @@ void Shard::State::OnWelcome(Now now, const link::v1::Welcome& welcome) {
   if (presence_watermark_ == 0) presence_watermark_ = welcome.presence_watermark();
   if (std::exchange(isolated_, false) && !draining_) leaving_.reset();
   for (const uint32_t slot : open_slots_) Declare(now, slot);
+  TellRoomsSeen(now);
   // Before the end of the declaration, at which the core closes what was not declared: a close that it has not heard may say more.
   Repeat(now);
   AddEvent(now).mutable_resync_done();
@@ -141,6 +146,17 @@ void Shard::State::Declare(Now now, uint32_t slot) {
   declared.set_since_ping_ms(MillisBetween(connection.last_ping, now.steady));
   Fill(*connection.token, declared.mutable_token());
   TellRoomRights(slot, declared);
+}
+
+void Shard::State::TellRoomsSeen(Now now) {
+  link::v1::RoomsSeen* seen = nullptr;
+  table_.VisitPositions([&](std::string_view room_id, ForwardingTable::Position position) {
+    if (seen == nullptr || seen->rooms_size() == kRoomsSeenAtOnce) seen = AddEvent(now).mutable_rooms_seen();
+    link::v1::RoomSeen& room = *seen->add_rooms();
+    room.mutable_room_id()->assign(room_id);
+    room.set_epoch(position.epoch);
+    room.set_sequence(position.sequence);
+  });
 }
 
 void Shard::State::Repeat(Now now) {
@@ -192,6 +208,9 @@ void Shard::State::OnBind(Now now, const link::v1::Bind& bind) {
     DropLink(now, "Bind with a handle that is out of range or means another room");
     return;
   }
+  // A room that is known is where its members are.
+  ForwardingTable::Position& position = table_.PositionOf(bind.handle());
+  if (position.epoch == 0) position = {bind.room_epoch(), bind.room_sequence()};
   const std::optional<HeldRequest> request = Answer(bind.reply_to(), /*join=*/true, bind.connection());
   if (!request.has_value()) return;
   table_.Name(*slot, request->room, request->kind);
@@ -243,6 +262,14 @@ void Shard::State::OnDeliver(const link::v1::Deliver& deliver) {
     ++counters_.late_commands;
     return;
   }
+  if (deliver.room_sequence() != 0) {
+    ForwardingTable::Position& position = table_.PositionOf(deliver.handle());
+    if (position.epoch == deliver.room_epoch() && deliver.room_sequence() <= position.sequence) {
+      ++counters_.room_duplicates;
+      return;
+    }
+    position = {deliver.room_epoch(), deliver.room_sequence()};
+  }
   const SendPolicy policy{deliver.volatile_() ? SendClass::kVolatile : SendClass::kReliable, 0};
   if (deliver.excluded_connections().empty()) return SendToAll(members, deliver.text(), policy);
   const uint32_t stamp = NextStamp();
@@ -255,6 +282,29 @@ void Shard::State::OnDeliver(const link::v1::Deliver& deliver) {
     if (connections_[slot].stamp != stamp) chosen_.push_back(slot);
   }
   SendToAll(chosen_, deliver.text(), policy);
+}
+
+void Shard::State::OnRoomMoved(const link::v1::RoomMoved& moved) {
+  const absl::Span<const uint32_t> members = table_.MembersOf(moved.handle());
+  if (members.empty()) {
+    ++counters_.late_commands;
+    return;
+  }
+  if (moved.room_epoch() != 0) table_.PositionOf(moved.handle()) = {moved.room_epoch(), moved.room_sequence()};
+  if (!moved.lost()) return;
+  // Each in the words in which it has subscribed.
+  const RoomIndex room = table_.RoomOf(moved.handle());
+  for (const link::v1::RoomKind kind : {link::v1::ROOM_KIND_CHANNEL, link::v1::ROOM_KIND_DM}) {
+    chosen_.clear();
+    for (const uint32_t slot : members) {
+      if (table_.KindOf(slot, room) == kind) chosen_.push_back(slot);
+    }
+    if (chosen_.empty()) continue;
+    scratch_.clear();
+    AppendGap(kind, table_.IdOf(room), &scratch_);
+    counters_.gaps += chosen_.size();
+    SendToAll(chosen_, scratch_, {SendClass::kReliable, 0});
+  }
 }
 
 void Shard::State::OnDeliverTo(const link::v1::DeliverTo& deliver) {

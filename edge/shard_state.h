@@ -181,6 +181,7 @@ class Shard::State {
   void OnUnbind(const link::v1::Unbind& unbind);
   void OnRefuse(const link::v1::Refuse& refuse);
   void OnDeliver(const link::v1::Deliver& deliver);
+  void OnRoomMoved(const link::v1::RoomMoved& moved);
   void OnDeliverTo(const link::v1::DeliverTo& deliver);
   void OnDeliverPresence(Now now, const link::v1::DeliverPresence& deliver);
   void OnCloseConnection(Now now, const link::v1::CloseConnection& close);
@@ -190,6 +191,7 @@ class Shard::State {
   // The stamp of a new delivery: no connection carries it yet.
   uint32_t NextStamp();
   void Declare(Now now, uint32_t slot);
+  void TellRoomsSeen(Now now);
   void Repeat(Now now);
   // `tell`: of the event that names the connection.
   template <typename Event>

@@ -18,8 +18,8 @@ struct ShardStats {
   Gauge connections_total;
   // Copies of ShardCounters.
   Gauge messages_received, messages_sent, deliveries, errors, heartbeat_timeouts, late_commands, events_refused,
-      presence_coalesced, link_losses, resyncs, tokens_renewed, tokens_refused, expired_closes, unproven_closes,
-      unproven_refused;
+      presence_coalesced, room_duplicates, gaps, link_losses, resyncs, tokens_renewed, tokens_refused, expired_closes,
+      unproven_closes, unproven_refused;
   // The gate's and REST's.
   Counter handshakes_admitted, handshakes_without_token, handshakes_missing_or_bad_token, handshakes_foreign_origin,
       handshakes_not_ready, rest_requests, rest_errors, logouts_done, logouts_refused, logouts_not_kept;

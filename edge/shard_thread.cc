@@ -366,6 +366,8 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
     stats_.late_commands.Set(c.late_commands);
     stats_.events_refused.Set(c.events_refused);
     stats_.presence_coalesced.Set(c.presence_coalesced);
+    stats_.room_duplicates.Set(c.room_duplicates);
+    stats_.gaps.Set(c.gaps);
     stats_.link_losses.Set(c.link_losses);
     stats_.resyncs.Set(c.resyncs);
     stats_.tokens_renewed.Set(c.tokens_renewed);

@@ -38,6 +38,11 @@ class Answers final : public StoreListener {
     ++count;
     ++outcomes[result.outcome];
   }
+  void OnAppended(uint64_t, const AppendResult& result) override {
+    ++count;
+    ++outcomes[result.outcome];
+  }
+  void OnRoomLogRead(uint64_t, const absl::StatusOr<RoomLogPage>&) override { ++count; }
   void OnLogoutKept(uint64_t, bool) override { ++count; }
   void OnLogoutsRead(const absl::StatusOr<LogoutLog>&) override { ++count; }
   void OnCoresRead(const absl::StatusOr<std::vector<uint64_t>>&) override { ++count; }

@@ -50,6 +50,21 @@ TEST_F(CoreConfigTest, RunsWithoutAnySetting) {
   EXPECT_EQ(hub.scope, PresenceScope::kEveryone);
   EXPECT_EQ(hub.edge_grace, std::chrono::seconds(5));
   EXPECT_EQ(hub.isolation_max, std::chrono::seconds(5));
+  EXPECT_EQ(store.room_log_length, 1'000u);
+  EXPECT_EQ(store.room_log_age, std::chrono::seconds(120));
+  EXPECT_EQ(hub.room_log_age, std::chrono::seconds(120));
+}
+
+TEST_F(CoreConfigTest, RoomsHaveLogsOrNone) {
+  ASSERT_EQ(Read({{"ROOM_LOG_LENGTH", "7"}, {"ROOM_LOG_AGE", "1.5"}}), ConfigReader::Outcome::kRun);
+  EXPECT_EQ(config_.MakeStoreOptions(7).room_log_length, 7u);
+  EXPECT_EQ(config_.MakeStoreOptions(7).room_log_age, std::chrono::seconds(2)) << "rather longer";
+  EXPECT_EQ(config_.MakeHubOptions(7).room_log_age, std::chrono::seconds(2));
+}
+
+TEST_F(CoreConfigTest, ALengthOfNothingMeansNoLogs) {
+  ASSERT_EQ(Read({{"ROOM_LOG_LENGTH", "0"}}), ConfigReader::Outcome::kRun);
+  EXPECT_EQ(config_.MakeHubOptions(7).room_log_age, std::chrono::seconds(0));
 }
 
 TEST_F(CoreConfigTest, TakesEachSetting) {
@@ -89,13 +104,16 @@ TEST_F(CoreConfigTest, ReportsAllMistakesTogether) {
                   {"PRESENCE_SCOPE", "nobody"},
                   {"CONNECTIONS_PER_USER", "-1"},
                   {"LOGOUT_LIFETIME", "59"},
+                  {"ROOM_LOG_LENGTH", "100001"},
+                  {"ROOM_LOG_AGE", "0"},
                   {"WS_HEARTBEAT_INTERVAL", "60"},
                   {"WS_PRESENCE_TTL", "179"}}),
             ConfigReader::Outcome::kInvalid);
-  EXPECT_THAT(reader_->Mistakes(),
-              UnorderedElementsAre(HasSubstr("REDIS_URL"), HasSubstr("API_LISTEN"), HasSubstr("METRICS_LISTEN"),
-                                   HasSubstr("PRESENCE_SCOPE"), HasSubstr("WS_PRESENCE_TTL"),
-                                   HasSubstr("CONNECTIONS_PER_USER"), HasSubstr("LOGOUT_LIFETIME")));
+  EXPECT_THAT(
+      reader_->Mistakes(),
+      UnorderedElementsAre(HasSubstr("REDIS_URL"), HasSubstr("API_LISTEN"), HasSubstr("METRICS_LISTEN"),
+                           HasSubstr("PRESENCE_SCOPE"), HasSubstr("WS_PRESENCE_TTL"), HasSubstr("CONNECTIONS_PER_USER"),
+                           HasSubstr("LOGOUT_LIFETIME"), HasSubstr("ROOM_LOG_LENGTH"), HasSubstr("ROOM_LOG_AGE")));
   EXPECT_THAT(reader_->MistakesText(), testing::Not(HasSubstr("secret")));
 }
 

@@ -69,6 +69,8 @@ class PeerCore final : private StoreListener {
     if (!greeted_.HasBeenNotified()) greeted_.Notify();
   }
   void OnPublishedOnce(uint64_t, const OnceResult&) override {}
+  void OnAppended(uint64_t, const AppendResult&) override {}
+  void OnRoomLogRead(uint64_t, const absl::StatusOr<RoomLogPage>&) override {}
   void OnLogoutKept(uint64_t, bool) override {}
   void OnLogoutsRead(const absl::StatusOr<LogoutLog>&) override {}
   void OnCoresRead(const absl::StatusOr<std::vector<uint64_t>>&) override {}

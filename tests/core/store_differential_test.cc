@@ -27,6 +27,7 @@ const std::vector<std::string> kUsers{"alice", "b\"ob\\", "c:d*[a] e", "line\nbr
 const std::vector<std::string> kRooms{"channel_general", "dm 1", "r\"", "z"};
 const std::vector<std::string> kSessions{"", "s1", "alice", "s\"2 "};
 const std::vector<std::string> kRequests{"r1", std::string("r\0 2", 4), "presence"};
+constexpr size_t kLongText = 60'000;  // of these few fill a page, or the bounds of a log
 const std::vector<std::string> kFingerprints{"", "one", "1:one"};
 
 // A call and its answers, as text.
@@ -44,6 +45,17 @@ std::string Text(const StoredPresence& p) {
 
 std::string Text(const OnceResult& result) {
   return std::to_string(static_cast<int>(result.outcome)) + " '" + result.answer + "'";
+}
+
+std::string Text(RoomPosition position) {
+  return std::to_string(position.epoch) + "-" + std::to_string(position.sequence);
+}
+
+std::string Text(const RoomLogPage& page) {
+  std::ostringstream out;
+  out << Text(page.current) << " since " << page.data_since << (page.more ? " more" : "");
+  for (const link::v1::BusEnvelope& entry : page.entries) out << "\n" << entry.ShortDebugString();
+  return out.str();
 }
 
 std::string Text(const ChangeLog& log) {
@@ -69,6 +81,11 @@ std::string TakeHeard(StoreBackend& backend) {
       out << "\n";
     }
     for (const auto& [id, result] : heard.once) out << "once " << id << ": " << Text(result) << "\n";
+    for (const auto& [id, result] : heard.appended) {
+      out << "appended " << id << ": " << Text(OnceResult{result.outcome, result.answer}) << " "
+          << Text(result.position) << "\n";
+    }
+    for (const auto& [id, page] : heard.pages) out << "log " << id << ": " << (page.ok() ? Text(*page) : "-") << "\n";
     for (const auto& live : heard.cores) {
       out << "cores:";
       if (!live.ok()) out << " -";
@@ -92,6 +109,8 @@ std::string TakeHeard(StoreBackend& backend) {
     heard.written.clear();
     heard.refreshed.clear();
     heard.once.clear();
+    heard.appended.clear();
+    heard.pages.clear();
     heard.cores.clear();
     heard.logouts_kept.clear();
     heard.logouts.clear();
@@ -113,6 +132,9 @@ class Calls {
     // The keys' own clock is Redis' real one there: nothing may end while a seed runs.
     options.typing_ttl = std::chrono::seconds(1000);
     options.logout_lifetime = std::chrono::seconds(500);
+    options.room_log_length = 9;
+    options.room_log_bytes = 200'000;
+    options.room_log_age = std::chrono::seconds(300);
     options.connections_per_user_max = 2;
     memory_ = StoreBackend::Create(BackendKind::kMemory, options, kCores);
     redis_ = StoreBackend::Create(BackendKind::kRedis, options, kCores);
@@ -140,7 +162,7 @@ class Calls {
   void Step(uint64_t id) {
     for (std::string* text : {&memory_read_, &redis_read_, &memory_list_, &redis_list_}) text->clear();
     rounds_ = 1;
-    switch (Below(29)) {
+    switch (Below(34)) {
       case 0:
       case 1:
       case 2:
@@ -174,6 +196,13 @@ class Calls {
         return PublishOnce(id);
       case 21:
         return SaveAnswer();
+      case 28:
+      case 29:
+      case 30:
+      case 31:
+        return Append(id);
+      case 32:
+        return ReadRoomLog(id);
       case 22:
       case 23:
         return Announce();
@@ -324,6 +353,33 @@ class Calls {
     redis_->store(core).PublishOnce(id, request, fingerprint, envelope, outside);
   }
 
+  void Append(uint64_t id) {
+    const std::string request = Below(3) == 0 ? OneOf(kRequests) : "";
+    const std::string& fingerprint = OneOf(kFingerprints);
+    const std::string outside = OneOf<std::string>({"", "{}"});
+    const int core = static_cast<int>(Below(kCores));
+    link::v1::BusEnvelope envelope;
+    envelope.set_core(kFirstCore);
+    envelope.mutable_message()->set_room_id(OneOf(kRooms));
+    envelope.mutable_message()->set_text(std::string(Below(4) == 0 ? kLongText : Below(30), 'x'));
+    envelope.mutable_message()->set_count_id(id);
+    log_ << "append core " << core << " " << envelope.message().room_id() << " " << envelope.message().text().size()
+         << " bytes, once '" << request << "' " << fingerprint;
+    memory_->store(core).Append(id, request, fingerprint, envelope, outside);
+    redis_->store(core).Append(id, request, fingerprint, envelope, outside);
+    positions_.push_back(NowMicroseconds());
+  }
+
+  void ReadRoomLog(uint64_t id) {
+    RoomPosition after;
+    if (!positions_.empty() && Below(3) != 0) after = {positions_[Below(positions_.size())], Below(6)};
+    const std::string& room = OneOf(kRooms);
+    const size_t entries_max = OneOf<size_t>({0, 1, 7, 8, 9, 256});
+    log_ << "read log " << room << " from " << Text(after) << " at most " << entries_max;
+    memory_->store().ReadRoomLog(id, room, after, entries_max);
+    redis_->store().ReadRoomLog(id, room, after, entries_max);
+  }
+
   void SaveAnswer() {
     const std::string& request = OneOf(kRequests);
     const std::string answer = OneOf<std::string>({"", "1", "12:an answer"});
@@ -380,6 +436,7 @@ class Calls {
   std::unique_ptr<StoreBackend> memory_, redis_;
   std::string memory_read_, redis_read_;  // what GetPresence said,
   std::string memory_list_, redis_list_;  // and ListPresence, which takes longer
+  std::vector<uint64_t> positions_;       // when something was appended: most of these are no epochs
   int rounds_ = 1;
   std::ostringstream log_;
 };

@@ -88,6 +88,10 @@ class HubCluster {
     void OnPublishedOnce(uint64_t id, const OnceResult& result) override {
       hub_->OnPublishedOnce(cluster_.now_, id, result);
     }
+    void OnAppended(uint64_t id, const AppendResult& result) override { hub_->OnAppended(cluster_.now_, id, result); }
+    void OnRoomLogRead(uint64_t id, const absl::StatusOr<RoomLogPage>& page) override {
+      hub_->OnRoomLogRead(cluster_.now_, id, page);
+    }
     void OnLogoutKept(uint64_t id, bool ok) override { hub_->OnLogoutKept(cluster_.now_, id, ok); }
     void OnLogoutsRead(const absl::StatusOr<LogoutLog>& log) override { hub_->OnLogoutsRead(cluster_.now_, log); }
     void OnCoresRead(const absl::StatusOr<std::vector<uint64_t>>& cores) override {

@@ -24,6 +24,13 @@ std::string Names(const google::protobuf::RepeatedField<uint64_t>& connections) 
   return Join(names);
 }
 
+// " @5-3", or nothing.
+template <typename Command>
+std::string At(const Command& command) {
+  if (command.room_epoch() == 0) return "";
+  return " @" + std::to_string(command.room_epoch()) + "-" + std::to_string(command.room_sequence());
+}
+
 std::string Hex(uint64_t number) {
   char text[20];
   std::snprintf(text, sizeof text, "%llx", static_cast<unsigned long long>(number));
@@ -45,7 +52,7 @@ std::string Describe(const CoreCommand& command) {
     case CoreCommand::kBind: {
       const auto& bind = command.bind();
       return "bind " + Name(bind.connection()) + " " + bind.room_id() + " handle=" + number(bind.handle()) +
-             " reply=" + number(bind.reply_to());
+             " reply=" + number(bind.reply_to()) + At(bind);
     }
     case CoreCommand::kUnbind: {
       const auto& unbind = command.unbind();
@@ -55,7 +62,7 @@ std::string Describe(const CoreCommand& command) {
       return "refuse reply=" + number(command.refuse().reply_to()) + " " + number(command.refuse().code());
     case CoreCommand::kDeliver: {
       const auto& deliver = command.deliver();
-      std::string line = (deliver.volatile_() ? "typing " : "deliver ") + number(deliver.handle()) + " ";
+      std::string line = (deliver.volatile_() ? "typing " : "deliver ") + number(deliver.handle()) + At(deliver) + " ";
       if (!deliver.excluded_connections().empty()) line += "except=" + Names(deliver.excluded_connections()) + " ";
       return line + deliver.text();
     }
@@ -81,6 +88,9 @@ std::string Describe(const CoreCommand& command) {
       return "drain " + number(command.begin_drain().window_ms()) + "ms";
     case CoreCommand::kSetLogLevel:
       return "log level " + number(command.set_log_level().level());
+    case CoreCommand::kRoomMoved:
+      return "moved " + number(command.room_moved().handle()) + At(command.room_moved()) +
+             (command.room_moved().lost() ? " lost" : "");
     case CoreCommand::COMMAND_NOT_SET:
       return "an empty command";
   }

@@ -144,6 +144,27 @@ link::v1::BusEnvelope MessageFrom(uint64_t core, uint64_t sequence, std::string_
   return envelope;
 }
 
+link::v1::BusEnvelope LoggedMessage(RoomPosition position, std::string_view room, std::string_view text,
+                                    RoomPosition previous, uint64_t core) {
+  link::v1::BusEnvelope envelope = MessageFrom(core, 0, room, text);
+  envelope.set_room_epoch(position.epoch);
+  envelope.set_room_sequence(position.sequence);
+  envelope.set_room_previous_epoch(previous.epoch);
+  envelope.set_room_previous_sequence(previous.sequence);
+  return envelope;
+}
+
+EdgeEvent Seen(std::vector<std::pair<std::string, RoomPosition>> rooms) {
+  EdgeEvent event;
+  for (const auto& [room, position] : rooms) {
+    link::v1::RoomSeen& seen = *event.mutable_rooms_seen()->add_rooms();
+    seen.set_room_id(room);
+    seen.set_epoch(position.epoch);
+    seen.set_sequence(position.sequence);
+  }
+  return event;
+}
+
 StoredChange LoggedChange(std::string_view user, Status status, uint64_t version, std::vector<std::string> rooms) {
   StoredChange change;
   change.presence.user_id = user;
@@ -356,6 +377,46 @@ void HubWorld::PublishOnce(uint64_t id, std::string_view request_id, std::string
                    (outside.empty() ? "" : " with a copy"));
   open_once_.push_back(id);
   on_the_bus_.push_back(envelope);
+}
+
+void HubWorld::Append(uint64_t id, std::string_view request_id, std::string_view /*fingerprint*/,
+                      const link::v1::BusEnvelope& envelope, std::string_view outside) {
+  asked_.push_back("append " + std::to_string(id) + " " + envelope.message().room_id() + " " +
+                   envelope.message().text() + (request_id.empty() ? "" : " once " + std::string(request_id)) +
+                   (outside.empty() ? "" : " with a copy"));
+  open_appends_.push_back(id);
+  on_the_bus_.push_back(envelope);
+}
+
+void HubWorld::ReadRoomLog(uint64_t id, std::string_view room_id, RoomPosition after, size_t entries_max) {
+  asked_.push_back("read log " + std::string(room_id) + " from " + std::to_string(after.epoch) + "-" +
+                   std::to_string(after.sequence) + " at most " + std::to_string(entries_max));
+  open_log_reads_.push_back(id);
+}
+
+void HubWorld::AnswerAppend(const AppendResult& result) {
+  PRESENCE_CHECK(!open_appends_.empty(), "an answer is to an append");
+  const uint64_t id = open_appends_.front();
+  open_appends_.pop_front();
+  hub_.OnAppended(now_, id, result);
+}
+
+void HubWorld::LoopBackAt(RoomPosition position, RoomPosition previous) {
+  PRESENCE_CHECK(!on_the_bus_.empty(), "what comes back was published");
+  link::v1::BusEnvelope envelope = on_the_bus_.front();
+  on_the_bus_.pop_front();
+  envelope.set_room_epoch(position.epoch);
+  envelope.set_room_sequence(position.sequence);
+  envelope.set_room_previous_epoch(previous.epoch);
+  envelope.set_room_previous_sequence(previous.sequence);
+  Bus(envelope);
+}
+
+void HubWorld::AnswerLog(const absl::StatusOr<RoomLogPage>& page) {
+  PRESENCE_CHECK(!open_log_reads_.empty(), "an answer is to a read");
+  const uint64_t id = open_log_reads_.front();
+  open_log_reads_.pop_front();
+  hub_.OnRoomLogRead(now_, id, page);
 }
 
 void HubWorld::SaveAnswer(std::string_view request_id, std::string_view answer) {

@@ -9,6 +9,7 @@
 //   refresh e1/0/7.1@1 e1/0/8.1@1(ping)             typing general alice Alice
 //   publish 1 message general {...}                 outside {...}
 //   publish 1 to alice {...} | publish 1 request 5  publish once key fingerprint [with a copy] | save answer key 3 0
+//   append 1 general {...} [once key] [with a copy]  of rooms with logs; read log general from 5-3 at most 256
 //   keep logout alice@1000                          keep logout session s1@1000
 //   reply to c1 7=c0:3                              core c0 answers c1's request 7 with a count of 3
 //   read changes since 95000000                     (sweeps and announcements are counted only)
@@ -16,6 +17,7 @@
 // and what a link got
 //   welcome watermark=0 | ack 5 | bind 7.1 general handle=1 reply=3 | unbind 7.1 general reply=4 | refuse reply=3 429
 //   deliver 1 {...} | typing 1 {...} | presence alice@10 online everyone | presence alice@10 online rooms=1,2
+//   deliver 1 @5-3 {...} with a position in the room's log | moved 1 @5-3 [lost] | bind ... reply=3 @5-3
 //   deliver 1 except=7.1,8.1 {...} | deliver to 7.1 {...} | close 7.1 1008 bye | leave 7.1 general [403] | status 7.1 away
 //   drain 5000ms | log level 1 | ack 5 watermark=1000000000 | heartbeat | closed FAILED_PRECONDITION
 // Answers to the API are written "70 OK reached=3 [incomplete] [repeated]", those of the cluster "80 OK c0:1 c1:2".
@@ -67,6 +69,11 @@ link::v1::EdgeEvent Heartbeat();
 link::v1::BusEnvelope Changed(std::string_view user, Status status, uint64_t version,
                               std::vector<std::string> rooms = {});
 link::v1::BusEnvelope MessageFrom(uint64_t core, uint64_t sequence, std::string_view room, std::string_view text);
+
+// The same with a place in the room's log; of the first of an epoch: what was before it.
+link::v1::BusEnvelope LoggedMessage(RoomPosition position, std::string_view room, std::string_view text,
+                                    RoomPosition previous = {}, uint64_t core = 0xc1);
+link::v1::EdgeEvent Seen(std::vector<std::pair<std::string, RoomPosition>> rooms);
 
 StoredChange LoggedChange(std::string_view user, Status status, uint64_t version, std::vector<std::string> rooms = {});
 
@@ -126,6 +133,15 @@ class HubWorld final : private HubOutput, private Store, private RoomAuthorizer 
   void Request(uint64_t request, const MessageRequest& message) { hub_.OnMessageRequested(now_, request, message); }
   void Ask(uint64_t request, link::v1::ClusterRequest body) { hub_.OnClusterRequested(now_, request, std::move(body)); }
   void AnswerOnce(OnceResult::Outcome outcome, std::string answer = "");
+  // Rooms with logs. Answers the oldest append; the message has that position. LoopBackAt hands it back on the bus.
+  void AnswerAppend(RoomPosition position) {
+    AnswerAppend(AppendResult{OnceResult::Outcome::kPublished, {}, position});
+  }
+  void AnswerAppend(const AppendResult& result);
+  void LoopBackAt(RoomPosition position, RoomPosition previous = {});
+  // Answers the oldest read of a log.
+  void AnswerLog(const absl::StatusOr<RoomLogPage>& page);
+  size_t log_reads_open() const { return open_log_reads_.size(); }
   // Which cores are live.
   void Cores(std::vector<uint64_t> cores) { hub_.OnCoresRead(now_, std::move(cores)); }
   void AnswerLogout(bool ok = true);
@@ -174,6 +190,9 @@ class HubWorld final : private HubOutput, private Store, private RoomAuthorizer 
   void Publish(uint64_t id, const link::v1::BusEnvelope& envelope, std::string_view outside) override;
   void PublishOnce(uint64_t id, std::string_view request_id, std::string_view fingerprint,
                    const link::v1::BusEnvelope& envelope, std::string_view outside) override;
+  void Append(uint64_t id, std::string_view request_id, std::string_view fingerprint,
+              const link::v1::BusEnvelope& envelope, std::string_view outside) override;
+  void ReadRoomLog(uint64_t id, std::string_view room_id, RoomPosition after, size_t entries_max) override;
   void SaveAnswer(std::string_view request_id, std::string_view answer) override;
   void KeepLogout(uint64_t id, const Logout& logout) override;
   void ReadLogouts(std::chrono::milliseconds within) override { logout_reads_.push_back(within); }
@@ -208,7 +227,7 @@ class HubWorld final : private HubOutput, private Store, private RoomAuthorizer 
   std::vector<link::v1::ClusterReply> last_replies_;
   int sweeps_ = 0, announcements_ = 0, withdrawals_ = 0;
   std::deque<uint64_t> open_writes_, open_refreshes_, open_publishes_, open_reads_, open_once_, open_logouts_,
-      open_questions_;
+      open_questions_, open_appends_, open_log_reads_;
   std::vector<std::chrono::milliseconds> logout_reads_;
   std::deque<link::v1::BusEnvelope> on_the_bus_;
   Hub hub_;

@@ -83,6 +83,12 @@ class RedisBackend final : public StoreBackend {
     if (server_.Command({"EXISTS", "presence.sweep"}).number == 1) {
       server_.Command({"HSET", "presence.sweep", "run", "of an earlier run"});
     }
+    constexpr char kEarlierRun[] = R"lua(
+      for _, key in ipairs(redis.call('KEYS', 'presence.room:*')) do
+        redis.call('SET', key, string.gsub(redis.call('GET', key), ' %S*$', ' earlier'), 'KEEPTTL')
+      end
+    )lua";
+    server_.Command({"EVAL", kEarlierRun, "0"});
   }
   void SetPresenceText(const std::string& user_id, const std::string& text) override {
     server_.Command({"SET", "presence:" + user_id, text});
@@ -123,6 +129,12 @@ constexpr char kDumpScript[] = R"lua(
     local value
     if type == 'string' then value = {'', redis.call('GET', key)}
     elseif type == 'hash' then value = redis.call('HGETALL', key)
+    elseif type == 'stream' then
+      value = {}
+      for _, entry in ipairs(redis.call('XRANGE', key, '-', '+')) do
+        value[#value + 1] = entry[1]
+        value[#value + 1] = table.concat(entry[2], ' ')
+      end
     else value = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES') end
     keys[#keys + 1] = {key, type, redis.call('TTL', key), value}
   end
@@ -137,7 +149,10 @@ std::map<std::string, std::string> RedisBackend::Dump() {
     std::map<std::string, std::string> sorted;
     const std::vector<RedisValue>& fields = row.list[3].list;
     for (size_t i = 0; i + 1 < fields.size(); i += 2) {
-      if (key != "presence.sweep" || fields[i].text != "run") sorted[fields[i].text] = fields[i + 1].text;
+      if (key == "presence.sweep" && fields[i].text == "run") continue;
+      const std::string& value = fields[i + 1].text;
+      // Of the last word of that one: the run.
+      sorted[fields[i].text] = key.starts_with("presence.room:") ? value.substr(0, value.rfind(' ')) : value;
     }
     for (const auto& [field, value] : sorted) out += "\n" + field + "=" + value;
   }

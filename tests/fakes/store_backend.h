@@ -50,6 +50,11 @@ class RecordingListener : public StoreListener {
     once[id] = result;
     answers.push_back(id);
   }
+  void OnAppended(uint64_t id, const AppendResult& result) override {
+    appended[id] = result;
+    answers.push_back(id);
+  }
+  void OnRoomLogRead(uint64_t id, const absl::StatusOr<RoomLogPage>& page) override { pages.emplace(id, page); }
   void OnLogoutKept(uint64_t id, bool ok) override {
     logouts_kept[id] = ok;
     answers.push_back(id);
@@ -84,6 +89,8 @@ class RecordingListener : public StoreListener {
   std::map<uint64_t, bool> published;
   std::map<uint64_t, absl::StatusOr<ChangeLog>> changes;
   std::map<uint64_t, OnceResult> once;
+  std::map<uint64_t, AppendResult> appended;
+  std::map<uint64_t, absl::StatusOr<RoomLogPage>> pages;
   std::map<uint64_t, bool> logouts_kept;
   std::vector<absl::StatusOr<LogoutLog>> logouts;
   std::vector<absl::StatusOr<std::vector<uint64_t>>> cores;

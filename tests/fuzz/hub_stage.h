@@ -61,6 +61,10 @@ class HubStage final : private core::HubOutput, private core::StoreListener {
   void OnWritten(uint64_t id, const core::WriteResult& result) override { hub_->OnWritten(now_, id, result); }
   void OnRefreshed(uint64_t id, absl::Span<const uint32_t> missing) override { hub_->OnRefreshed(now_, id, missing); }
   void OnPublished(uint64_t id, bool ok) override { hub_->OnPublished(now_, id, ok); }
+  void OnAppended(uint64_t id, const core::AppendResult& result) override { hub_->OnAppended(now_, id, result); }
+  void OnRoomLogRead(uint64_t id, const absl::StatusOr<core::RoomLogPage>& page) override {
+    hub_->OnRoomLogRead(now_, id, page);
+  }
   void OnPublishedOnce(uint64_t id, const core::OnceResult& result) override {
     hub_->OnPublishedOnce(now_, id, result);
   }

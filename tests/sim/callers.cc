@@ -81,7 +81,7 @@ uint64_t Callers::SendToUser(CoreProcess& core, const std::string& user, CorePro
 }
 
 uint64_t Callers::Send(CoreProcess& core, std::shared_ptr<Sent> sent, CoreProcess::MessageAnswered done) {
-  uint64_t number = 0;
+  uint64_t& number = sent->number;
   if (sent->data.empty()) {
     World::Message& message = world_.NewMessage(sent->room, &number);
     sent->data = R"({"n":)" + std::to_string(number) + R"(,"content":"h\u00e4"})";
@@ -97,7 +97,13 @@ uint64_t Callers::Send(CoreProcess& core, std::shared_ptr<Sent> sent, CoreProces
                 .excluded_user_ids = sent->excluded,
                 .request_id = sent->request_id,
                 .fingerprint = sent->data},
-               std::move(done));
+               [this, sent, done = std::move(done)](const absl::Status& status, const core::MessageAnswer& answer) {
+                 world_.Trace("message " + std::to_string(sent->number) + " to " + sent->room + sent->user +
+                              (sent->request_id.empty() ? " is" : " (" + sent->request_id + ") is") + " answered " +
+                              (status.ok() ? "OK" : "UNAVAILABLE"));
+                 if (status.ok()) world_.Acknowledged(sent->number);
+                 done(status, answer);
+               });
   return number;
 }
 

@@ -50,6 +50,7 @@ class Callers {
 
  private:
   struct Sent {
+    uint64_t number = 0;
     std::string room, user, data, request_id;
     std::vector<std::string> excluded;
     bool published = false;  // somebody was told so

@@ -177,6 +177,12 @@ void CoreProcess::OnChangesRead(uint64_t id, const absl::StatusOr<core::ChangeLo
 void CoreProcess::OnPublishedOnce(uint64_t id, const core::OnceResult& result) {
   hub_->OnPublishedOnce(world_.Clocks(), id, result);
 }
+void CoreProcess::OnAppended(uint64_t id, const core::AppendResult& result) {
+  hub_->OnAppended(world_.Clocks(), id, result);
+}
+void CoreProcess::OnRoomLogRead(uint64_t id, const absl::StatusOr<core::RoomLogPage>& page) {
+  hub_->OnRoomLogRead(world_.Clocks(), id, page);
+}
 void CoreProcess::OnCoresRead(const absl::StatusOr<std::vector<uint64_t>>& cores) {
   hub_->OnCoresRead(world_.Clocks(), cores);
 }

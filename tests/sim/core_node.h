@@ -76,6 +76,8 @@ class CoreProcess final : public Process,
   void OnPublishedOnce(uint64_t id, const core::OnceResult& result) override;
   void OnCoresRead(const absl::StatusOr<std::vector<uint64_t>>& cores) override;
   void OnReplies(const link::v1::ClusterReplies& replies) override;
+  void OnAppended(uint64_t id, const core::AppendResult& result) override;
+  void OnRoomLogRead(uint64_t id, const absl::StatusOr<core::RoomLogPage>& page) override;
   void OnLogoutKept(uint64_t id, bool ok) override;
   void OnLogoutsRead(const absl::StatusOr<core::LogoutLog>& log) override;
   void OnBus(const link::v1::BusEnvelope& envelope) override;

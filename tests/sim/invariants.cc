@@ -89,6 +89,7 @@ void World::CheckQuiet() {
   callers_.CheckOrders();
   callers_.CheckLogouts();
   CheckTables();
+  CheckAcknowledged();
   CheckPresence();
   CheckWatchers();
   ProbeRooms();
@@ -104,6 +105,24 @@ void World::CheckQuiet() {
   CheckTables();
   CheckPresence();
   CheckWatchers();
+}
+
+// Who was subscribed when somebody sent a message, and stayed, has it once, whatever happened. What Redis loses with its data is exempt.
+void World::CheckAcknowledged() {
+  if (!rooms_have_logs() || !RedisRemembers()) return;
+  for (const auto& session : sessions_) {
+    if (session->closing || session->freed) continue;
+    for (const auto& [number, message] : messages_) {
+      if (!message.acknowledged || message.room.empty() || message.excluded.contains(session->user_id)) continue;
+      const std::string what =
+          "message " + std::to_string(number) + " in " + message.room + ", which was acknowledged, is ";
+      Check(!session->doubled.contains(number), what + "doubled for " + session->Name());
+      const auto room = session->rooms.find(message.room);
+      if (room == session->rooms.end() || !room->second.in || room->second.in_since >= message.requested_at) continue;
+      if (room->second.gap_at >= message.requested_at) continue;  // it was told
+      Check(session->messages.contains(number), what + "lost to " + session->Name());
+    }
+  }
 }
 
 // What clients wish for, what the shard has, what its core has.

@@ -70,7 +70,7 @@ ReceivedFrame ReadFrame(World& world, std::string_view text) {
   }
   const nlohmann::json json = nlohmann::json::parse(text);
   frame.type = json.at("type");
-  if (frame.type == "subscribed" || frame.type == "unsubscribed" || frame.type == "typing") {
+  if (frame.type == "subscribed" || frame.type == "unsubscribed" || frame.type == "typing" || frame.type == "gap") {
     frame.room = RoomOf(world, json);
   }
   if (frame.type == "error") frame.code = json.at("code");
@@ -107,6 +107,14 @@ void Session::OnFrame(World& world, const ReceivedFrame& frame, uint64_t attach)
                 "requests for a room are answered in order, once each");
     room.unanswered.pop_front();
     room.in = frame.type == "subscribed";
+    room.in_since = world.now();
+  } else if (frame.type == "gap") {
+    Room& room = rooms[frame.room];
+    world.Check(room.in, "members are told of a gap");
+    // Who subscribes while a core is without Redis has no position, and is told so when it is back.
+    world.Check(!world.RedisRemembers() || !world.CoresHeard(world.now()),
+                "nothing is lost where Redis keeps its data");
+    room.gap_at = world.now();
   } else if (frame.type == "typing") {
     world.Check(rooms[frame.room].in, "typing reaches members only");
     ++typing_frames[frame.room + " " + frame.user_id];
@@ -132,8 +140,11 @@ void Session::OnMessage(World& world, const ReceivedFrame& frame, uint64_t attac
   // A shard that goes to a core that was stalled may hear there again what its former core had passed on. That a message with a request
   // id is published once is checked at the bus.
   world.Check(is_new || known->second != attach, "a message comes once");
+  if (!is_new) doubled.insert(number);
   if (!is_new || message.order == 0 || !world.OrderHolds(message)) return;
-  LastInRoom& last = last_order[message.room];  // "" for those to the user
+  // What others publish stands in no log, and does not wait for one to be read. "" for those to the user.
+  const bool from_outside = world.rooms_have_logs() && text.find("\"room_id\"") != std::string_view::npos;
+  LastInRoom& last = last_order[from_outside ? message.room + " from outside" : message.room];
   world.Check(last.attach != attach || last.order < message.order, "messages of a room come in the order of the bus");
   last = {attach, message.order};
 }

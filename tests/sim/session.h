@@ -43,6 +43,8 @@ struct Session {
   struct Room {
     std::deque<bool> unanswered;  // requests in order; true: subscribe
     bool in = false;              // by the confirmations so far
+    SimTime in_since{0};
+    SimTime gap_at{-1};  // when it was told that messages may be lost
   };
   struct LastInRoom {
     uint64_t attach = 0;
@@ -89,6 +91,7 @@ struct Session {
   std::map<std::string, std::string> at_open;    // user → status when it connected
   std::map<std::string, std::string> seen;       // user → status in the last presence frame
   std::map<uint64_t, uint64_t> messages;         // number → attach over which it came
+  std::set<uint64_t> doubled;                    // of those, by number
   std::map<std::string, LastInRoom> last_order;  // by room
   std::map<std::string, int> typing_frames;      // "room user" → count
 

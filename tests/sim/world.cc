@@ -52,6 +52,8 @@ World::World(uint64_t seed, bool trace)
   network_delay_max_ = random_.OneIn(3) ? SimTime(milliseconds(300)) : SimTime(milliseconds(3));
   // As many as there may be clients: refused are those who come back while what is left of them still counts.
   store_options_.connections_per_user_max = random_.OneIn(3) ? 20 : 0;
+  if (!random_.OneIn(4)) hub_options_.room_log_age = store_options_.room_log_age;
+  if (random_.OneIn(3)) store_options_.room_log_length = 40;  // more than a fault of this length misses
   users_ = 1 + random_.Below(8);
   rooms_ = 1 + random_.Below(6);
   shards_per_edge_ = 1 + static_cast<uint32_t>(random_.Below(2));
@@ -294,6 +296,11 @@ void World::OnPublication(std::shared_ptr<const core::Publication> publication) 
     Message& message = messages_.at(*number);
     Check(!message.once || message.order == 0, "a message with a request_id is published once");
     message.order = ++last_order_;
+    if (trace_ && on_bus) {
+      Trace("published: message " + std::to_string(*number) + " as " +
+            std::to_string(publication->envelope.room_epoch()) + "-" +
+            std::to_string(publication->envelope.room_sequence()));
+    }
   }
 }
 

@@ -42,7 +42,8 @@ class World final : private core::BusSubscriber {
     bool once = false;  // with a request_id
     std::string frame;  // what clients get
     SimTime requested_at{0};
-    uint64_t order = 0;  // on the bus; 0: it was not published (yet)
+    uint64_t order = 0;         // on the bus; 0: it was not published (yet)
+    bool acknowledged = false;  // the caller was told that it is sent
   };
   template <typename P>
   struct Node {
@@ -122,6 +123,9 @@ class World final : private core::BusSubscriber {
   Message& NewMessage(const std::string& room, uint64_t* number);
   // In this run Redis never loses what it has.
   bool RedisRemembers() const { return !faults_->wipes_redis(); }
+  // Rooms have logs: what is acknowledged is neither lost nor doubled.
+  bool rooms_have_logs() const { return hub_options_.room_log_age.count() > 0; }
+  void Acknowledged(uint64_t number) { messages_.at(number).acknowledged = true; }
   void PublishFromOutside(const std::string& room);
   void PublishNonsense();
   static std::optional<uint64_t> NumberIn(std::string_view text);
@@ -149,6 +153,7 @@ class World final : private core::BusSubscriber {
   // invariants.cc
   void CheckQuiet();
   void CheckTables();
+  void CheckAcknowledged();
   void CheckPresence();
   void CheckWatchers();
   void ProbeRooms();

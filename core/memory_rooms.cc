@@ -1,0 +1,123 @@
+// MemoryDatabase: the logs of rooms. The steps of room_log.lua.
+#include <algorithm>
+#include <utility>
+
+#include "core/memory_database.h"
+
+namespace presence::core {
+namespace {
+
+constexpr size_t kDroppedMax = 32;  // see room_log.lua
+
+std::string RoomKey(std::string_view room_id) {
+  return std::string("presence.room:").append(room_id);
+}
+std::string LogKey(std::string_view room_id) {
+  return std::string("presence.log:").append(room_id);
+}
+
+}  // namespace
+
+uint64_t MemoryDatabase::DataSince(Time now) {
+  if (data_since_us_ == 0) data_since_us_ = now.us;
+  return data_since_us_;
+}
+
+AppendResult MemoryDatabase::Append(const StoreOptions& options, std::string_view request_id,
+                                    std::string_view fingerprint, link::v1::BusEnvelope envelope,
+                                    std::string_view outside) {
+  using Outcome = OnceResult::Outcome;
+  DropLapsed();
+  const Time now = ReadClock();
+  if (!request_id.empty()) {
+    const OnceResult once = UseRequest(options, request_id, fingerprint);
+    if (once.outcome != Outcome::kPublished) return {once.outcome, once.answer, {}};
+  }
+  const std::string room_id = envelope.message().room_id();
+  const auto [found, fresh] = rooms_.try_emplace(room_id);
+  RoomCounters& room = found->second;
+  RoomPosition previous;
+  if (fresh) {
+    logs_.erase(room_id);
+    previous.epoch = DataSince(now);
+    room = {{now.us, 1}, 0, now.ms, run_};
+  } else if (room.run != run_) {
+    previous = room.position;
+    room.position = {std::max(now.us, room.position.epoch + 1), 1};
+    room.run = run_;
+  } else {
+    ++room.position.sequence;
+  }
+  envelope.set_room_epoch(room.position.epoch);
+  envelope.set_room_sequence(room.position.sequence);
+  envelope.set_room_previous_epoch(previous.epoch);
+  envelope.set_room_previous_sequence(previous.sequence);
+
+  std::deque<LogEntry>& log = logs_[room_id];
+  log.push_back({envelope, envelope.ByteSizeLong(), now.ms});
+  room.bytes += log.back().bytes;
+  if (log.size() == 1) {
+    room.bytes = log.back().bytes;
+    room.oldest_ms = now.ms;
+  }
+  TrimLog(options, now, room, log);
+  SetExpiry(RoomKey(room_id), now.ms + std::chrono::milliseconds(kRoomMemory).count());
+  SetExpiry(LogKey(room_id), now.ms + std::chrono::milliseconds(options.room_log_age).count());
+  Publish(envelope, outside);
+  return {Outcome::kPublished, {}, room.position};
+}
+
+void MemoryDatabase::TrimLog(const StoreOptions& options, Time now, RoomCounters& room, std::deque<LogEntry>& log) {
+  const int64_t age_ms = std::chrono::milliseconds(options.room_log_age).count();
+  const size_t length_max = options.room_log_length;
+  if (log.size() <= length_max && room.bytes <= options.room_log_bytes && now.ms - room.oldest_ms <= age_ms) return;
+  const size_t keep = log.size() > length_max ? length_max - std::min<size_t>(16, length_max / 16) : length_max;
+  for (size_t looked_at = 0; looked_at < kDroppedMax; ++looked_at) {
+    room.oldest_ms = log.front().at_ms;
+    const bool goes = log.size() > keep || room.bytes > options.room_log_bytes || now.ms - room.oldest_ms > age_ms;
+    if (log.size() == 1 || !goes) return;
+    room.bytes -= std::min(room.bytes, log.front().bytes);
+    log.pop_front();
+  }
+}
+
+RoomLogPage MemoryDatabase::ReadRoomLog(std::string_view room_id, RoomPosition after, size_t entries_max) {
+  DropLapsed();
+  const Time now = ReadClock();
+  RoomLogPage page;
+  page.data_since = DataSince(now);
+  page.current = {now.us, 0};
+  const auto room = rooms_.find(room_id);
+  if (room == rooms_.end()) return page;
+  page.current = room->second.position;
+  const auto log = logs_.find(room_id);
+  if (log == logs_.end()) return page;
+  size_t bytes = 0;
+  // The script reads some at once, and looks at their bytes afterwards.
+  constexpr size_t kReadAtOnce = 8;
+  for (const LogEntry& entry : log->second) {
+    if (!IsBefore(after, PositionOf(entry.envelope))) continue;
+    if (page.entries.size() == entries_max) break;
+    if (page.entries.size() % kReadAtOnce == 0 && bytes >= Store::kRoomLogPageBytes) break;
+    page.entries.push_back(entry.envelope);
+    bytes += entry.bytes;
+  }
+  page.more = !page.entries.empty() && PositionOf(page.entries.back()) != page.current;
+  return page;
+}
+
+bool MemoryDatabase::DropRoomKey(std::string_view key) {
+  for (const std::string& prefix : {RoomKey({}), LogKey({})}) {
+    if (!key.starts_with(prefix)) continue;
+    const std::string room_id(key.substr(prefix.size()));
+    if (prefix == RoomKey({})) {
+      rooms_.erase(room_id);
+    } else {
+      logs_.erase(room_id);
+    }
+    return true;
+  }
+  return false;
+}
+
+}  // namespace presence::core

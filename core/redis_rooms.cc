@@ -1,0 +1,82 @@
+// The logs of rooms in Redis: room_log.lua. See redis_store.h.
+#include <chrono>
+#include <iterator>
+#include <string>
+#include <utility>
+
+#include "core/redis_store.h"
+
+namespace presence::core {
+namespace {
+
+// What room_log.lua answers to an append.
+constexpr OnceResult::Outcome kOutcomes[] = {OnceResult::Outcome::kPublished, OnceResult::Outcome::kRepeated,
+                                             OnceResult::Outcome::kConflict};
+constexpr size_t kAppendArguments = 11, kReadArguments = 6;
+
+uint64_t Number(RedisReply reply) {
+  return static_cast<uint64_t>(reply.number());
+}
+
+}  // namespace
+
+RedisCommand& RedisStore::StartRoomLog(std::string_view room_id, std::string_view request_id, size_t arguments) {
+  const bool once = !request_id.empty();
+  command_.Start(2 + 1 + (once ? 4 : 3) + arguments).AddWritten(room_log_head_).Add(once ? "4" : "3");
+  command_.Add(std::string("presence.room:").append(room_id)).Add(std::string("presence.log:").append(room_id));
+  command_.Add("presence.rooms");
+  return once ? command_.Add(RequestKey(request_id)) : command_;
+}
+
+void RedisStore::Append(uint64_t id, std::string_view request_id, std::string_view fingerprint,
+                        const link::v1::BusEnvelope& envelope, std::string_view outside) {
+  using std::chrono::milliseconds;
+  envelope.SerializeToString(&message_bytes_);
+  StartRoomLog(envelope.message().room_id(), request_id, kAppendArguments).Add("append");
+  AddTime()
+      .Add(run_id_)
+      .Add(message_bytes_)
+      .Add(outside)
+      .Add(uint64_t{options_.store.room_log_length})
+      .Add(uint64_t{options_.store.room_log_bytes})
+      .Add(int64_t{milliseconds(options_.store.room_log_age).count()})
+      .Add(int64_t{milliseconds(kRoomMemory).count()})
+      .Add(fingerprint)
+      .Add(int64_t{milliseconds(options_.store.request_lifetime).count()});
+  Send([this, id](RedisReply reply) {
+    AppendResult result;
+    if (Usable(reply) && reply.size() == 4) {
+      const uint64_t outcome = Number(reply[0]);
+      if (outcome < std::size(kOutcomes)) result.outcome = kOutcomes[outcome];
+      result.answer = reply[1].text();
+      result.position = {Number(reply[2]), Number(reply[3])};
+    }
+    listener_.OnAppended(id, result);
+  });
+}
+
+void RedisStore::ReadRoomLog(uint64_t id, std::string_view room_id, RoomPosition after, size_t entries_max) {
+  StartRoomLog(room_id, {}, kReadArguments).Add("read");
+  AddTime().Add(after.epoch).Add(after.sequence).Add(uint64_t{entries_max}).Add(uint64_t{kRoomLogPageBytes});
+  Send([this, id](RedisReply reply) {
+    if (!Usable(reply) || reply.size() != 5) {
+      return listener_.OnRoomLogRead(id, absl::UnavailableError("the store is away"));
+    }
+    RoomLogPage page;
+    page.current = {Number(reply[0]), Number(reply[1])};
+    page.data_since = Number(reply[2]);
+    page.more = reply[3].number() == 1;
+    const RedisReply entries = reply[4];
+    page.entries.reserve(entries.size());
+    for (size_t i = 0; i < entries.size(); ++i) {
+      const std::string_view bytes = entries[i].text();
+      link::v1::BusEnvelope& entry = page.entries.emplace_back();
+      if (entry.ParseFromArray(bytes.data(), static_cast<int>(bytes.size())) && entry.room_sequence() != 0) continue;
+      counters_.bus_invalid.Add();  // whoever reads sees that it is missing
+      page.entries.pop_back();
+    }
+    listener_.OnRoomLogRead(id, page);
+  });
+}
+
+}  // namespace presence::core

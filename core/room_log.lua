@@ -1,0 +1,136 @@
+-- The logs of rooms: a message is numbered, kept, counted once for its request_id, and published, in one atomic step; and a page of a log is
+-- read. core/store.h has the rules and the keys, core/room_position.h what a position is, core/memory_rooms.cc the same steps in C++:
+-- the differential test compares the two.
+--
+-- KEYS: presence.room:{room_id}, presence.log:{room_id}, presence.rooms, and, with a request_id, presence.request:{request_id}, as in
+-- publish_once.lua.
+--
+--   append  now_us run envelope outside length_max bytes_max age_ms memory_ms fingerprint request_lifetime_ms
+--           -> {0 published, 1 repeated or 2 conflict, answer, epoch, sequence}
+--   read    now_us epoch sequence entries_max bytes_max
+--           -> {epoch, sequence, since when Redis has its data (us), 1 more follow or 0, {envelope...}}; a room of which nothing
+--              is known has the present moment for its epoch, and the sequence 0
+--
+-- presence.room:{room_id} is a string, "epoch sequence bytes oldest run": the position, the bytes in the log, about when its oldest entry
+-- was made (ms), and which run of Redis began the epoch. An entry of the log has the fields e, the envelope as published, and t (ms).
+
+local operation = ARGV[1]
+local now_us = tonumber(ARGV[2])  -- from tests; empty otherwise
+if not now_us then
+  local time = redis.call('TIME')
+  now_us = time[1] * 1000000 + time[2]
+end
+local now = math.floor(now_us / 1000)
+local room_key, log_key, rooms_key, request_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+
+-- At most so many entries are dropped by one append, and so many are read at once: either may be 1 MiB.
+local DROPPED_MAX = 32
+local READ_AT_ONCE = 8
+
+local function text(number)
+  return string.format('%.0f', number)
+end
+
+local function get(key)
+  local value = redis.pcall('GET', key)
+  return type(value) == 'string' and value or ''  -- the keys are ours by their names: whatever else is there is nothing
+end
+
+-- Since when this Redis has kept its data; from now on, when nothing says so.
+local function data_since()
+  local since = string.match(get(rooms_key), '^%d+$')
+  if since and #since <= 16 then return tonumber(since) end
+  redis.call('SET', rooms_key, text(now_us))
+  return now_us
+end
+
+local epoch, sequence, bytes, oldest, run = string.match(get(room_key), '^(%d+) (%d+) (%d+) (%d+) (.*)$')
+epoch, sequence, bytes, oldest = tonumber(epoch), tonumber(sequence), tonumber(bytes), tonumber(oldest)
+
+if operation == 'read' then
+  local since = data_since()
+  if not epoch then return {now_us, 0, since, 0, {}} end
+  local from = ARGV[4] == '0' and '-' or '(' .. ARGV[3] .. '-' .. ARGV[4]
+  local entries_max, bytes_max = tonumber(ARGV[5]), tonumber(ARGV[6])
+  local page, size, last = {}, 0, nil
+  while #page < entries_max and size < bytes_max do
+    local batch = redis.pcall('XRANGE', log_key, from, '+', 'COUNT', math.min(READ_AT_ONCE, entries_max - #page))
+    if #batch == 0 then last = nil break end
+    for _, entry in ipairs(batch) do
+      page[#page + 1] = entry[2][2]
+      size = size + #entry[2][2]
+      last = entry[1]
+    end
+    from = '(' .. last
+  end
+  local more = last and last ~= text(epoch) .. '-' .. text(sequence)
+  return {epoch, sequence, since, more and 1 or 0, page}
+end
+
+local new_run, envelope, outside = ARGV[3], ARGV[4], ARGV[5]
+local length_max, bytes_max, age = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local memory, fingerprint, request_lifetime = ARGV[9], ARGV[10], ARGV[11]
+
+if request_key then
+  local saved = get(request_key)
+  local length = string.match(saved, '^(%d+):')
+  if length then
+    local head = #fingerprint .. ':' .. fingerprint
+    if string.sub(saved, 1, #head) == head then return {1, string.sub(saved, #head + 1), 0, 0} end
+    return {2, '', 0, 0}
+  end
+end
+
+local previous_epoch, previous_sequence = 0, 0
+if not epoch then
+  redis.call('DEL', log_key)
+  previous_epoch = data_since()
+  epoch, sequence, bytes, oldest = now_us, 1, 0, now
+elseif run ~= new_run then
+  previous_epoch, previous_sequence = epoch, sequence
+  epoch, sequence = math.max(now_us, epoch + 1), 1
+else
+  sequence = sequence + 1
+end
+
+-- Fields 9 to 12 of link.v1.BusEnvelope, fixed64: protobuf takes them from the end as well.
+local function fixed64_field(number, value)
+  return value == 0 and '' or string.char(number * 8 + 1) .. struct.pack('<I8', value)
+end
+envelope = envelope .. fixed64_field(9, epoch) .. fixed64_field(10, sequence) .. fixed64_field(11, previous_epoch) ..
+           fixed64_field(12, previous_sequence)
+
+local id = text(epoch) .. '-' .. text(sequence)
+local added = redis.pcall('XADD', log_key, id, 'e', envelope, 't', text(now))
+if type(added) == 'table' and added.err then
+  local foreign = string.find(added.err, 'WRONGTYPE', 1, true) or string.find(added.err, 'equal or smaller', 1, true)
+  if not foreign then error(added.err) end  -- nothing has been written
+  redis.call('DEL', log_key)
+  redis.call('XADD', log_key, id, 'e', envelope, 't', text(now))
+  bytes = 0
+end
+bytes = bytes + #envelope
+
+-- What is too much, or too old, goes; over the length a few more, so that not each append has to look. Never the newest.
+local length = redis.call('XLEN', log_key)
+if length == 1 then bytes, oldest = #envelope, now end  -- what was there before has ended with its age
+if length > length_max or bytes > bytes_max or now - oldest > age then
+  local keep = length > length_max and length_max - math.min(16, math.floor(length_max / 16)) or length_max
+  local dropped = {}
+  for _, entry in ipairs(redis.call('XRANGE', log_key, '-', '+', 'COUNT', DROPPED_MAX)) do
+    oldest = tonumber(entry[2][4]) or 0
+    local left = length - #dropped
+    if left == 1 or not (left > keep or bytes > bytes_max or now - oldest > age) then break end
+    dropped[#dropped + 1] = entry[1]
+    bytes = math.max(0, bytes - #entry[2][2])
+  end
+  if #dropped > 0 then redis.call('XDEL', log_key, unpack(dropped)) end
+end
+
+if request_key then redis.call('SET', request_key, #fingerprint .. ':' .. fingerprint, 'PX', request_lifetime) end
+redis.call('SET', room_key, text(epoch) .. ' ' .. text(sequence) .. ' ' .. text(bytes) .. ' ' .. text(oldest) .. ' ' .. new_run,
+           'PX', memory)
+redis.call('PEXPIRE', log_key, text(age))
+redis.call('PUBLISH', 'presence.bus', envelope)
+if outside ~= '' then redis.call('PUBLISH', 'message:broadcast', outside) end
+return {0, '', epoch, sequence}
