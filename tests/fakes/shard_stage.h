@@ -195,6 +195,13 @@ class ShardStage {
         for (const std::string& room : rooms) line += " " + room;
         return line;
       }
+      case EdgeEvent::kRoomsSeen: {
+        std::string line = "rooms seen";
+        for (const link::v1::RoomSeen& room : event.rooms_seen().rooms()) {
+          line += " " + room.room_id() + "@" + std::to_string(room.epoch()) + "-" + std::to_string(room.sequence());
+        }
+        return line;
+      }
       case EdgeEvent::kResyncDone:
         return "resync done";
       case EdgeEvent::kConnectionOpened:

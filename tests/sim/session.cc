@@ -140,10 +140,10 @@ void Session::OnMessage(World& world, const ReceivedFrame& frame, uint64_t attac
   // A shard that goes to a core that was stalled may hear there again what its former core had passed on. That a message with a request
   // id is published once is checked at the bus.
   world.Check(is_new || known->second != attach, "a message comes once");
-  if (!is_new) doubled.insert(number);
+  if (!is_new) doubled.insert(*frame.number);
   if (!is_new || message.order == 0 || !world.OrderHolds(message)) return;
   // What others publish stands in no log, and does not wait for one to be read. "" for those to the user.
-  const bool from_outside = world.rooms_have_logs() && text.find("\"room_id\"") != std::string_view::npos;
+  const bool from_outside = world.rooms_have_logs() && frame.text.find("\"room_id\"") != std::string_view::npos;
   LastInRoom& last = last_order[from_outside ? message.room + " from outside" : message.room];
   world.Check(last.attach != attach || last.order < message.order, "messages of a room come in the order of the bus");
   last = {attach, message.order};
