@@ -120,6 +120,7 @@ std::string Describe(const ServerFrame& frame) {
   if (frame.type == "presence") {
     return "presence      " + Shown(frame.username) + " (" + Shown(frame.user_id) + ") is " + Shown(frame.status);
   }
+  if (frame.type == "gap") return "gap           " + RoomOf(frame) + ": messages may be lost";
   if (frame.type == "auth") return "token         " + Shown(frame.status) + ", good until " + Shown(frame.expires_at);
   if (frame.type == "token_expiring") return "token         ends at " + Shown(frame.expires_at) + ": send a newer one";
   if (frame.type == "reconnect") {
