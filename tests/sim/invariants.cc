@@ -434,6 +434,7 @@ void World::CheckEmpty() {
                                                      {"orders", sizes.orders},
                                                      {"taps", sizes.taps},
                                                      {"questions", sizes.room_questions},
+                                                     {"reads of logs", sizes.room_reads},
                                                      {"joins that wait", sizes.joins_waiting}};
     for (const auto& [what, count] : counts) {
       Check(count == 0, std::string("a hub is empty again, but has ") + std::to_string(count) + " " + what);
@@ -443,12 +444,13 @@ void World::CheckEmpty() {
   CheckDatabaseEmpty();
 }
 
-// What has a lifetime has lapsed, but for the logouts, which live as long as tokens.
+// What has a lifetime has lapsed, but for the logouts, which live as long as tokens, and for where the rooms' logs were, which is known for an
+// hour.
 void World::CheckDatabaseEmpty() {
   if (store_options_.change_log_lifetime > kEmpty) return;
   for (const auto& [key, value] : database_.Dump()) {
-    const bool stays =
-        key == "presence.sweep" || key == "presence.cores" || key == "presence.logouts" || key.starts_with("revoked:");
+    const bool stays = key == "presence.sweep" || key == "presence.cores" || key == "presence.logouts" ||
+                       key.starts_with("revoked:") || key == "presence.rooms" || key.starts_with("presence.room:");
     Check(stays, "Redis is empty again, but has " + key + ": " + value);
   }
 }
