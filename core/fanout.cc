@@ -61,7 +61,11 @@ void Fanout::Hand(Link& link, const RoomShard& entry, const Frame& frame) {
   const auto first = std::lower_bound(excluded_.begin(), excluded_.end(), Reached<ShardIndex>{entry.shard, 0});
   const auto last =
       std::find_if(first, excluded_.end(), [&](const auto& other) { return other.through != entry.shard; });
-  if (static_cast<uint32_t>(last - first) == entry.members) return;
+  if (static_cast<uint32_t>(last - first) == entry.members) {
+    // It has missed nothing, and must know that when it names its position to the next core.
+    if (frame.position.known()) Move(entry, frame.position, Moved::kQuietly);
+    return;
+  }
   link::v1::Deliver& deliver = *links_.Command(link).mutable_deliver();
   deliver.set_handle(entry.handle);
   deliver.mutable_text()->assign(frame.text.data(), frame.text.size());  // set_text would make a string on the way

@@ -36,7 +36,8 @@ class Fanout {
   uint32_t ToRoom(std::string_view room_id, std::string_view text, Kind kind,
                   const google::protobuf::RepeatedPtrField<std::string>* excluded_user_ids = nullptr);
   // A message of the room's log, to those of its shards that `take` admits, asked in their order. How many connections it concerns:
-  // as above, those of the shards that were not admitted included, which have had it or get it later.
+  // as above, those of the shards that were not admitted included, which have had it or get it later. A shard of whose members
+  // all are excluded is told where it is, all the same.
   uint32_t ToRoom(RoomIndex room, const link::v1::BusEnvelope& logged, absl::FunctionRef<bool(RoomShard&)> take);
   // The same, to one shard of the room.
   void ToShard(RoomIndex room, const RoomShard& entry, const link::v1::BusEnvelope& logged);

@@ -211,7 +211,7 @@ void Hub::State::OnStoreDown(Now now) {
   for (auto& [id, link] : links_) give_up(link.missed);
   read_again_at_ = now.steady;
   while (publications_.Oldest() != nullptr) DeliverOverdue(now, publications_.Oldest()->sequence());
-  LoseRooms();
+  LoseRooms(now);
   Settle(now);
 }
 

@@ -29,8 +29,9 @@ void Hub::State::Append(const MessageRequest& message, uint64_t gather, link::v1
                         std::string_view copy) {
   using Logged = Publications::Logged;
   envelope.set_core(options_.incarnation);
-  publications_.AddLogged(gather, envelope, message.request_id.empty() ? Logged::kAnyNumber : Logged::kOnce);
-  store_.Append(gather, message.request_id, message.fingerprint, envelope, copy);
+  const Logged how = message.request_id.empty() ? Logged::kAnyNumber : Logged::kOnce;
+  const link::v1::BusEnvelope& added = publications_.AddLogged(gather, std::move(envelope), how);
+  store_.Append(gather, message.request_id, message.fingerprint, added, copy);
 }
 
 void Hub::State::OnAppended(Now now, uint64_t id, const AppendResult& result) {
@@ -50,7 +51,7 @@ void Hub::State::OnAppended(Now now, uint64_t id, const AppendResult& result) {
 
 void Hub::State::DeliverUnconfirmed(Now now, const link::v1::BusEnvelope& message) {
   ++counters_.delivered_locally;
-  publications_.DeliveredHere(now.steady, message.message().count_id(), 2 * options_.room_log_age);
+  publications_.DeliveredHere(now.steady, message.message().count_id(), 3 * options_.room_log_age);
   DeliverMessage(now, message);
 }
 
@@ -132,8 +133,9 @@ void Hub::State::AwaitFloor(Link& link, ConnectionIndex index, std::string_view 
   floor->second.waiting.push_back({link.id, connections_.records().RefTo(index), sequence, /*join=*/true});
   if (!fresh) return;  // it is being read
   ++counters_.room_log_reads;
-  store_.ReadRoomLog(reads_.Begin({.room_id = std::string(room_id), .from = {}, .heard = {}, .floor = true}), room_id,
-                     {}, 0);
+  const uint64_t id =
+      reads_.Begin({.room_id = std::string(room_id), .from = {}, .heard = {}, .born = 0, .floor = true});
+  store_.ReadRoomLog(id, room_id, {}, 0);
 }
 
 bool Hub::State::LeaveAwaitsFloor(Link& link, ConnectionIndex index, std::string_view room_id, uint64_t sequence) {
@@ -212,15 +214,18 @@ void Hub::State::ResumeRooms(Now now, Link& link) {
   ReadRooms(now);
 }
 
-void Hub::State::LoseRooms() {
+void Hub::State::LoseRooms(Now now) {
   if (!HasLogs()) return;
-  reads_.ForgetWanted();
+  // Where the bus alone was lost, reads are still answered, even after it stands again: with a state from before, behind which something may
+  // have been published that nobody here has heard.
+  reads_.Forget();
   expected_.clear();
   // Who comes now has no position: this one grows old.
   rooms_.VisitBehind({}, [&](RoomIndex room) {
     rooms_.heard(room).position = {};
     return true;
   });
+  while (!floors_.empty()) OnFloor(now, std::string(floors_.begin()->first), std::nullopt);
 }
 
 void Hub::State::ResumeAllRooms(Now now) {
@@ -257,6 +262,7 @@ void Hub::State::ReadRooms(Now now) {
     const uint64_t id = reads_.Begin({.room_id = *room_id,
                                       .from = from.value_or(RoomPosition{}),
                                       .heard = rooms_.heard(*room).position,
+                                      .born = rooms_.born(*room),
                                       .floor = false});
     store_.ReadRoomLog(id, *room_id, from.value_or(RoomPosition{}), from ? RoomReads::kEntries : 0);
   }
@@ -276,6 +282,11 @@ void Hub::State::OnRoomLogRead(Now now, uint64_t id, const absl::StatusOr<RoomLo
     return;
   }
   if (!room) return ReadRooms(now);
+  if (rooms_.born(*room) != read->born) {
+    // Nobody here has noted what the bus brought while the room was not here: the page may be older than that.
+    reads_.Want(read->room_id);
+    return ReadRooms(now);
+  }
   RoomHeard& heard = rooms_.heard(*room);
   bool again = false;
   for (RoomShard& entry : rooms_.shards(*room)) {

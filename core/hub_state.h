@@ -204,7 +204,7 @@ class Hub::State {
   // The shard has said how far it is.
   void ResumeRooms(Now now, Link& link);
   // The bus, or the logs, are away.
-  void LoseRooms();
+  void LoseRooms(Now now);
   // The bus stands again, and what it did not bring is in the logs.
   void ResumeAllRooms(Now now);
   void ReadRooms(Now now);

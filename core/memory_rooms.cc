@@ -69,12 +69,14 @@ AppendResult MemoryDatabase::Append(const StoreOptions& options, std::string_vie
 
 void MemoryDatabase::TrimLog(const StoreOptions& options, Time now, RoomCounters& room, std::deque<LogEntry>& log) {
   const int64_t age_ms = std::chrono::milliseconds(options.room_log_age).count();
-  const size_t length_max = options.room_log_length;
-  if (log.size() <= length_max && room.bytes <= options.room_log_bytes && now.ms - room.oldest_ms <= age_ms) return;
+  const size_t length_max = options.room_log_length, bytes_max = options.room_log_bytes;
+  const bool too_old = now.ms - room.oldest_ms > age_ms + age_ms / 16;
+  if (log.size() <= length_max && room.bytes <= bytes_max && !too_old) return;
   const size_t keep = log.size() > length_max ? length_max - std::min<size_t>(16, length_max / 16) : length_max;
+  const size_t bytes_keep = room.bytes > bytes_max ? bytes_max - bytes_max / 16 : bytes_max;
   for (size_t looked_at = 0; looked_at < kDroppedMax; ++looked_at) {
     room.oldest_ms = log.front().at_ms;
-    const bool goes = log.size() > keep || room.bytes > options.room_log_bytes || now.ms - room.oldest_ms > age_ms;
+    const bool goes = log.size() > keep || room.bytes > bytes_keep || now.ms - room.oldest_ms > age_ms;
     if (log.size() == 1 || !goes) return;
     room.bytes -= std::min(room.bytes, log.front().bytes);
     log.pop_front();
@@ -93,12 +95,9 @@ RoomLogPage MemoryDatabase::ReadRoomLog(std::string_view room_id, RoomPosition a
   const auto log = logs_.find(room_id);
   if (log == logs_.end()) return page;
   size_t bytes = 0;
-  // The script reads some at once, and looks at their bytes afterwards.
-  constexpr size_t kReadAtOnce = 8;
   for (const LogEntry& entry : log->second) {
     if (!IsBefore(after, PositionOf(entry.envelope))) continue;
-    if (page.entries.size() == entries_max) break;
-    if (page.entries.size() % kReadAtOnce == 0 && bytes >= Store::kRoomLogPageBytes) break;
+    if (page.entries.size() == entries_max || bytes >= Store::kRoomLogPageBytes) break;
     page.entries.push_back(entry.envelope);
     bytes += entry.bytes;
   }

@@ -45,9 +45,11 @@ void Publications::OnceAnswered(uint64_t gather) {
   once_.erase(found);
 }
 
-void Publications::AddLogged(uint64_t gather, const link::v1::BusEnvelope& message, Logged how) {
+const link::v1::BusEnvelope& Publications::AddLogged(uint64_t gather, link::v1::BusEnvelope message, Logged how) {
   bytes_ += BytesOf(message);
-  logged_[gather] = {message, how, false};
+  LoggedMessage& logged = logged_[gather];
+  logged = {std::move(message), how, false};
+  return logged.message;
 }
 
 void Publications::LoggedCameBack(uint64_t gather) {

@@ -68,7 +68,8 @@ class Publications {
     kOnce,      // it has a request_id
     kAnyNumber  // it is delivered here when the store does not confirm it
   };
-  void AddLogged(uint64_t gather, const link::v1::BusEnvelope& message, Logged how);
+  // The reference lives until the store has answered.
+  const link::v1::BusEnvelope& AddLogged(uint64_t gather, link::v1::BusEnvelope message, Logged how);
   // The bus or the log has brought it.
   void LoggedCameBack(uint64_t gather);
   struct LoggedMessage {

@@ -23,9 +23,11 @@ end
 local now = math.floor(now_us / 1000)
 local room_key, log_key, rooms_key, request_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 
--- At most so many entries are dropped by one append, and so many are read at once: either may be 1 MiB.
+-- At most so many entries are dropped by one append, and so many are read at once. Each may be 1 MiB, and all that XRANGE finds is copied while
+-- Redis does nothing else: so the first step is one entry, and each further one as many as there were before it.
 local DROPPED_MAX = 32
 local READ_AT_ONCE = 8
+local EXACT_MAX = 9007199254740992  -- above, Lua's numbers have gaps
 
 local function text(number)
   return string.format('%.0f', number)
@@ -46,6 +48,8 @@ end
 
 local epoch, sequence, bytes, oldest, run = string.match(get(room_key), '^(%d+) (%d+) (%d+) (%d+) (.*)$')
 epoch, sequence, bytes, oldest = tonumber(epoch), tonumber(sequence), tonumber(bytes), tonumber(oldest)
+-- What nobody here could have written, or could count on from, is nothing, too.
+if epoch and (epoch == 0 or sequence == 0 or math.max(epoch, sequence, bytes, oldest) >= EXACT_MAX) then epoch = nil end
 
 if operation == 'read' then
   local since = data_since()
@@ -54,9 +58,11 @@ if operation == 'read' then
   local entries_max, bytes_max = tonumber(ARGV[5]), tonumber(ARGV[6])
   local page, size, last = {}, 0, nil
   while #page < entries_max and size < bytes_max do
-    local batch = redis.pcall('XRANGE', log_key, from, '+', 'COUNT', math.min(READ_AT_ONCE, entries_max - #page))
+    local count = math.min(math.max(1, #page), READ_AT_ONCE, entries_max - #page)
+    local batch = redis.pcall('XRANGE', log_key, from, '+', 'COUNT', count)
     if #batch == 0 then last = nil break end
     for _, entry in ipairs(batch) do
+      if size >= bytes_max then break end
       page[#page + 1] = entry[2][2]
       size = size + #entry[2][2]
       last = entry[1]
@@ -111,18 +117,23 @@ if type(added) == 'table' and added.err then
 end
 bytes = bytes + #envelope
 
--- What is too much, or too old, goes; over the length a few more, so that not each append has to look. Never the newest.
+-- What is too much, or too old, goes; over a bound by a sixteenth more, so that not each append has to look. Never the newest.
 local length = redis.call('XLEN', log_key)
 if length == 1 then bytes, oldest = #envelope, now end  -- what was there before has ended with its age
-if length > length_max or bytes > bytes_max or now - oldest > age then
+if length > length_max or bytes > bytes_max or now - oldest > age + math.floor(age / 16) then
   local keep = length > length_max and length_max - math.min(16, math.floor(length_max / 16)) or length_max
-  local dropped = {}
-  for _, entry in ipairs(redis.call('XRANGE', log_key, '-', '+', 'COUNT', DROPPED_MAX)) do
-    oldest = tonumber(entry[2][4]) or 0
-    local left = length - #dropped
-    if left == 1 or not (left > keep or bytes > bytes_max or now - oldest > age) then break end
-    dropped[#dropped + 1] = entry[1]
-    bytes = math.max(0, bytes - #entry[2][2])
+  local bytes_keep = bytes > bytes_max and bytes_max - math.floor(bytes_max / 16) or bytes_max
+  local dropped, from, enough = {}, '-', false
+  while not enough and #dropped < DROPPED_MAX do
+    for _, entry in ipairs(redis.call('XRANGE', log_key, from, '+', 'COUNT', math.max(1, #dropped))) do
+      oldest = tonumber(entry[2][4]) or 0
+      local left = length - #dropped
+      enough = left == 1 or not (left > keep or bytes > bytes_keep or now - oldest > age)
+      if enough then break end
+      dropped[#dropped + 1] = entry[1]
+      bytes = math.max(0, bytes - #entry[2][2])
+      from = '(' .. entry[1]
+    end
   end
   if #dropped > 0 then redis.call('XDEL', log_key, unpack(dropped)) end
 end

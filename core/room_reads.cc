@@ -2,7 +2,11 @@
 
 #include <utility>
 
+#include "core/store.h"
+
 namespace presence::core {
+
+static_assert(RoomReads::kAtOnce * Store::kRoomLogPageBytes <= RoomReads::kBytesPerTick, "a tick may begin so many");
 
 void RoomReads::Want(std::string_view room_id) {
   std::string room(room_id);
@@ -14,7 +18,8 @@ void RoomReads::Want(std::string_view room_id) {
 }
 
 std::optional<std::string> RoomReads::Next() {
-  if (queue_.empty() || reading_.size() >= kAtOnce || spent_ >= kBytesPerTick) return std::nullopt;
+  if (queue_.empty() || reading_.size() >= kAtOnce) return std::nullopt;
+  if (spent_ + (reading_.size() + 1) * Store::kRoomLogPageBytes > kBytesPerTick) return std::nullopt;
   std::string room = std::move(queue_.front());
   queue_.pop_front();
   queued_.erase(room);
@@ -39,10 +44,12 @@ std::optional<RoomReads::Read> RoomReads::End(uint64_t id) {
   return read;
 }
 
-void RoomReads::ForgetWanted() {
+void RoomReads::Forget() {
   queue_.clear();
   queued_.clear();
   again_.clear();
+  reading_.clear();
+  under_way_.clear();
 }
 
 }  // namespace presence::core

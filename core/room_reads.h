@@ -2,8 +2,9 @@
 // thousands of rooms have missed something at once.
 //
 // Lives on the hub's thread. Invariants: a room is in the queue at most once, and has at most one read under way that hands on messages; at
-// most kAtOnce of those are. What is handed on is bounded by kBytesPerTick: a link takes 16 MiB before it is given up, and a tick's worth, with
-// what kAtOnce reads may bring on top, is some 5 MiB. Reads of a floor bring no messages and are not counted.
+// most kAtOnce of those are. What is handed on in a tick is bounded by kBytesPerTick, and a read under way counts as a full page of 256 KiB
+// until it is there. A page may exceed that by its last message, of 1 MiB at most: so one link gets 10 MiB in a tick at worst, and is given
+// up at 16 MiB. Reads of a floor bring no messages and are not counted.
 // Does not read, and does not know who wants it.
 #pragma once
 
@@ -22,14 +23,15 @@ namespace presence::core {
 
 class RoomReads {
  public:
-  static constexpr size_t kAtOnce = 16;
+  static constexpr size_t kAtOnce = 8;
   static constexpr size_t kEntries = 256;
-  static constexpr size_t kBytesPerTick = size_t{1} << 20;
+  static constexpr size_t kBytesPerTick = size_t{2} << 20;
 
   struct Read {
     std::string room_id;
     RoomPosition from;
     RoomPosition heard;  // of the room, when the read began
+    uint64_t born = 0;   // of the room, as in RoomTable; of a floor: 0
     bool floor = false;  // only where the log stands
   };
 
@@ -43,8 +45,8 @@ class RoomReads {
   // So many bytes of messages were handed to links.
   void Spent(size_t bytes) { spent_ += bytes; }
   void OnTick() { spent_ = 0; }
-  // Nobody is to be read; what is under way goes on.
-  void ForgetWanted();
+  // Nobody is to be read, and what is under way has ended: whatever it still brings is older than what was missed meanwhile.
+  void Forget();
 
   size_t size() const { return queue_.size() + under_way_.size(); }
 

@@ -20,7 +20,11 @@ RoomShard* FindIn(Room& room, ShardIndex shard) {
 Membership RoomTable::AddMember(std::string_view room_id, ShardIndex shard, ConnectionIndex member) {
   const RoomIndex index = rooms_.Intern(room_id);
   Room& room = rooms_[index];
-  if (room.members.empty()) in_order_.insert(index);
+  room.state = ++last_state_;
+  if (room.members.empty()) {
+    in_order_.insert(index);
+    room.born = room.state;
+  }
   RoomShard* entry = FindIn(room, shard);
   if (entry == nullptr) {
     // What is sent from now on comes by the bus.
@@ -29,7 +33,6 @@ Membership RoomTable::AddMember(std::string_view room_id, ShardIndex shard, Conn
   }
   ++entry->members;
   ++memberships_;
-  room.state = ++last_state_;
   room.members.push_back(member);
   return {index, static_cast<uint32_t>(room.members.size() - 1)};
 }

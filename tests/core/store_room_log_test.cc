@@ -1,0 +1,122 @@
+// The store contract: the logs of rooms. Where a page ends, what is dropped and how often, and counters that nobody here has written.
+#include "tests/core/store_contract.h"
+
+namespace presence::core {
+namespace {
+
+class StoreRoomLog : public StoreContract {
+ protected:
+  AppendResult Append(size_t bytes = 1) {
+    link::v1::BusEnvelope envelope;
+    envelope.set_core(kFirstCore);
+    envelope.mutable_message()->set_room_id("r");
+    envelope.mutable_message()->set_text(std::string(bytes, 'x'));
+    backend_->store().Append(++last_id_, "", "", envelope, "");
+    backend_->Settle();
+    for (int core = 0; core < 2; ++core) backend_->heard(core).bus.clear();  // some are large
+    return backend_->heard().appended[last_id_];
+  }
+  RoomLogPage Read(RoomPosition after, size_t entries_max = 256) {
+    backend_->store().ReadRoomLog(++last_id_, "r", after, entries_max);
+    backend_->Settle();
+    const auto page = backend_->heard().pages.extract(last_id_);
+    EXPECT_TRUE(!page.empty() && page.mapped().ok());
+    return page.empty() ? RoomLogPage() : *page.mapped();
+  }
+  RoomPosition Oldest() {
+    const RoomLogPage page = Read({}, 1);
+    return page.entries.empty() ? RoomPosition() : PositionOf(page.entries[0]);
+  }
+
+  static constexpr size_t kBytesMax = size_t{4} << 20;  // of StoreOptions
+};
+
+TEST_P(StoreRoomLog, APageEndsWithTheMessageThatReachesItsBytes) {
+  RoomPosition last;
+  for (int i = 0; i < 5; ++i) last = Append(200'000).position;
+  RoomLogPage page = Read({});
+  EXPECT_THAT(page.entries, SizeIs(2));
+  EXPECT_TRUE(page.more);
+  page = Read(PositionOf(page.entries.back()));
+  EXPECT_THAT(page.entries, SizeIs(2));
+  page = Read(PositionOf(page.entries.back()));
+  EXPECT_THAT(page.entries, SizeIs(1));
+  EXPECT_FALSE(page.more);
+  EXPECT_EQ(page.current, last);
+}
+
+TEST_P(StoreRoomLog, ALogOverItsBytesMakesRoomForSeveral) {
+  constexpr size_t kBytes = 50'000, kFull = kBytesMax / kBytes;
+  for (size_t i = 0; i < kFull; ++i) Append(kBytes);
+  EXPECT_EQ(Oldest().sequence, 1u);
+  uint64_t oldest = 1;
+  int cuts = 0;
+  for (size_t i = 0; i < 20; ++i) {
+    const uint64_t newest = Append(kBytes).position.sequence, before = std::exchange(oldest, Oldest().sequence);
+    cuts += oldest != before ? 1 : 0;
+    EXPECT_LE(newest - oldest + 1, kFull);
+    EXPECT_GE(newest - oldest + 1, kFull - kFull / 16 - 1);
+  }
+  EXPECT_GE(cuts, 3);
+  EXPECT_LE(cuts, 5) << "each makes room for five";
+}
+
+TEST_P(StoreRoomLog, ARoomThatIsNeverSilentIsNotCutAtEachMessage) {
+  int cuts = 0;
+  uint64_t oldest = 1;
+  for (int i = 0; i < 200; ++i) {
+    Append();
+    const uint64_t before = std::exchange(oldest, Oldest().sequence);
+    cuts += oldest != before ? 1 : 0;
+    EXPECT_LE(i + 1 - static_cast<int>(oldest), 127) << "seconds; a sixteenth over its age at most";
+    EXPECT_GE(i + 1 - static_cast<int>(oldest), i < 120 ? 0 : 119);
+    backend_->Advance(seconds(1));
+  }
+  EXPECT_GE(cuts, 8);
+  EXPECT_LE(cuts, 11) << "one for some eight messages";
+}
+
+TEST_P(StoreRoomLog, WhatIsTooOldGoesThirtyTwoAtATime) {
+  for (int i = 0; i < 50; ++i) Append();
+  backend_->Advance(seconds(100));
+  Append();
+  EXPECT_EQ(Oldest().sequence, 1u);
+  backend_->Advance(seconds(100));
+  Append();
+  EXPECT_EQ(Oldest().sequence, 33u);
+  Append();
+  EXPECT_EQ(Oldest().sequence, 51u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Stores, StoreRoomLog, testing::Values(BackendKind::kMemory, BackendKind::kRedis), BackendName);
+
+// In memory these are no text.
+class StoreRoomLogInRedis : public StoreRoomLog {};
+
+TEST_P(StoreRoomLogInRedis, CountersThatNobodyHereHasWrittenAreNothing) {
+  for (const char* counters : {"99999999999999999999 1 0 0 x", "1 9007199254740993 0 0 x", "9007199254740992 1 0 0 x",
+                               "1 1 99999999999999999999 0 x", "0 0 0 0 x", "1 0 0 0 x", "nonsense"}) {
+    SCOPED_TRACE(counters);
+    SharedRedis().Command({"SET", "presence.room:r", counters});
+    backend_->Advance(seconds(1));
+    EXPECT_EQ(Read({}).current, (RoomPosition{NowMicroseconds(), 0}));
+    const AppendResult first = Append();
+    EXPECT_EQ(first.outcome, OnceResult::Outcome::kPublished);
+    EXPECT_EQ(first.position, (RoomPosition{NowMicroseconds(), 1}));
+    EXPECT_EQ(Append().position, (RoomPosition{NowMicroseconds(), 2}));
+    EXPECT_THAT(Read({}).entries, SizeIs(2));
+  }
+}
+
+TEST_P(StoreRoomLogInRedis, WithoutTheRightToKeepItNothingIsSent) {
+  SharedRedis().Command({"ACL", "SETUSER", "default", "-xadd"});
+  EXPECT_EQ(Append().outcome, OnceResult::Outcome::kUnavailable);
+  SharedRedis().Command({"ACL", "SETUSER", "default", "+xadd"});
+  EXPECT_EQ(Read({}).current.sequence, 0u);
+  EXPECT_EQ(Append().position.sequence, 1u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Stores, StoreRoomLogInRedis, testing::Values(BackendKind::kRedis), BackendName);
+
+}  // namespace
+}  // namespace presence::core
