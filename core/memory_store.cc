@@ -67,8 +67,21 @@ bool MemoryStore::RunPending() {
 void MemoryStore::SetReachable(bool reachable) {
   if (reachable == reachable_) return;
   reachable_ = reachable;
-  if (!reachable && up_) GoDown("unreachable");
-  if (reachable && !frozen_) GoUp();
+  if (!reachable) GoDown("unreachable");
+  GoUp();
+}
+
+void MemoryStore::SetSubscribed(bool subscribed) {
+  if (subscribed == subscribed_) return;
+  subscribed_ = subscribed;
+  if (subscribed) return GoUp();
+  if (!told_up_) return GoDown("no subscription");
+  up_ = false;
+  heard_.clear();
+  for (Pending& pending : std::exchange(pending_, {})) {
+    if (!pending.publication) late_.push_back(std::move(pending));
+  }
+  TellDown("no subscription");
 }
 
 void MemoryStore::SetFrozen(bool frozen) {
@@ -79,7 +92,7 @@ void MemoryStore::SetFrozen(bool frozen) {
   // What the calls below publish comes behind what was published during the stall.
   for (auto& publication : std::exchange(heard_, {})) OnPublication(std::move(publication));
   for (Waiting& waiting : std::exchange(waiting_, {})) Queue(waiting.run());
-  if (!up_ && reachable_) GoUp();
+  GoUp();
 }
 
 void MemoryStore::Write(const PresenceWrite& write) {
@@ -306,7 +319,7 @@ void MemoryStore::OnPublication(std::shared_ptr<const Publication> publication) 
                return listener_.OnReplies(publication->replies);
            }
          },
-         nullptr});
+         nullptr, /*publication=*/true});
 }
 
 void MemoryStore::Call(std::function<Pending()> run, std::function<void()> lost) {
@@ -322,6 +335,7 @@ void MemoryStore::Call(std::function<Pending()> run, std::function<void()> lost)
 }
 
 void MemoryStore::GoUp() {
+  if (up_ || !reachable_ || !subscribed_ || frozen_) return;
   const bool lost_state = !database_.swept() || database_.run() != last_run_;
   last_run_ = database_.run();
   up_ = true;
@@ -330,16 +344,23 @@ void MemoryStore::GoUp() {
            listener_.OnStoreUp(lost_state);
          },
          nullptr});
+  for (Pending& late : std::exchange(late_, {})) Queue(std::move(late));
+}
+
+void MemoryStore::TellDown(std::string_view why) {
+  // A listener that has not heard yet that the store was up need not hear that it is not.
+  if (std::exchange(told_up_, false)) QueueSurely([this, why = std::string(why)] { listener_.OnStoreDown(why); });
 }
 
 void MemoryStore::GoDown(std::string_view why) {
   up_ = false;
   heard_.clear();
   std::deque<Pending> dropped = std::exchange(pending_, {});
-  // A listener that has not heard yet that the store was up need not hear that it is not.
-  if (std::exchange(told_up_, false)) QueueSurely([this, why = std::string(why)] { listener_.OnStoreDown(why); });
-  for (Pending& pending : dropped) {
-    if (pending.lost) QueueSurely(std::move(pending.lost));
+  TellDown(why);
+  for (std::deque<Pending>* queue : {&dropped, &late_}) {
+    for (Pending& pending : std::exchange(*queue, {})) {
+      if (pending.lost) QueueSurely(std::move(pending.lost));
+    }
   }
   for (Waiting& waiting : std::exchange(waiting_, {})) {
     if (waiting.lost) QueueSurely(std::move(waiting.lost));

@@ -4,7 +4,7 @@
 // One thread. Calls take effect at once; answers and publications are queued, in one order, and handed to the
 // listener by RunPending(). Deterministic.
 //
-// The faults of a Redis can be played: unreachable, and stalled. Limits as in RedisStore: a stalled store that has
+// The faults of a Redis can be played: unreachable, heard no more, and stalled. Limits as in RedisStore: a stalled store that has
 // not answered for 2 s of the database's clock is given up for down.
 #pragma once
 
@@ -39,6 +39,9 @@ class MemoryStore final : public Store, private BusSubscriber {
   // The network to Redis. Going away loses every answer and publication that is queued (what was asked for has
   // happened nevertheless): OnStoreDown, then kUnavailable for each. Coming back: OnStoreUp.
   void SetReachable(bool reachable);
+  // The subscription alone. When it is lost, publications that are queued are, too; answers that are queued come late: behind the OnStoreUp
+  // of its return, as those on the connection for commands may. What is asked in between is answered kUnavailable.
+  void SetSubscribed(bool subscribed);
   // A stalled Redis. Calls wait and take effect, in order, when it thaws, also those that have been given up by then.
   void SetFrozen(bool frozen);
   bool up() const { return up_; }
@@ -72,6 +75,7 @@ class MemoryStore final : public Store, private BusSubscriber {
   struct Pending {
     std::function<void()> tell;
     std::function<void()> lost;
+    bool publication = false;
   };
   // A call that waits for the thaw.
   struct Waiting {
@@ -88,18 +92,23 @@ class MemoryStore final : public Store, private BusSubscriber {
     std::function<void()> again = tell;
     pending_.push_back({std::move(tell), std::move(again)});
   }
+  // Unless something of it is away.
   void GoUp();
   void GoDown(std::string_view why);
+  // OnStoreDown, if the listener has heard that the store was up.
+  void TellDown(std::string_view why);
   void GiveUpStalled();
 
   const StoreOptions options_;
   MemoryDatabase& database_;
   StoreListener& listener_;
   std::deque<Pending> pending_;
+  std::deque<Pending> late_;                              // answers that come when the subscription stands again
   std::deque<Waiting> waiting_;                           // while frozen
   std::deque<std::function<void()>> abandoned_;           // given up, but they will still take effect at the thaw
   std::deque<std::shared_ptr<const Publication>> heard_;  // while frozen
   bool reachable_ = true;
+  bool subscribed_ = true;
   bool frozen_ = false;
   bool up_ = false;
   bool told_up_ = false;   // the listener has heard OnStoreUp, and no OnStoreDown since

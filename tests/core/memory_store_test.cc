@@ -87,6 +87,37 @@ TEST_F(MemoryStoreFaults, AnAnswerThatTheStoreIsAwaySurvivesASecondFault) {
   EXPECT_EQ(heard_.ups, 2);
 }
 
+TEST_F(MemoryStoreFaults, ALostSubscriptionLosesWhatIsPublishedAndAnswersLate) {
+  Send(mine_, 1);
+  mine_.SetSubscribed(false);
+  Send(mine_, 2);
+  Run();
+  EXPECT_EQ(heard_.downs, 1);
+  EXPECT_THAT(heard_.answers, ElementsAre(2)) << "the other one is still on its way";
+  EXPECT_EQ(heard_.written[2].outcome, Outcome::kUnavailable);
+  Send(other_, 3, link::v1::STATUS_AWAY);
+  Run();
+  mine_.SetSubscribed(true);
+  EXPECT_TRUE(mine_.RunPending());
+  EXPECT_EQ(heard_.ups, 2);
+  EXPECT_EQ(heard_.written[1].outcome, Outcome::kApplied);
+  EXPECT_THAT(heard_.bus, IsEmpty());
+}
+
+TEST_F(MemoryStoreFaults, WhatIsLateIsLostWithTheConnection) {
+  Send(mine_, 1);
+  mine_.SetSubscribed(false);
+  mine_.SetReachable(false);
+  mine_.SetSubscribed(true);
+  Run();
+  EXPECT_EQ(heard_.written[1].outcome, Outcome::kUnavailable);
+  EXPECT_EQ(heard_.downs, 1);
+  EXPECT_EQ(heard_.ups, 1);
+  mine_.SetReachable(true);
+  Run();
+  EXPECT_EQ(heard_.ups, 2);
+}
+
 TEST_F(MemoryStoreFaults, AShortStallOnlyDelays) {
   mine_.SetFrozen(true);
   Send(mine_, 1);

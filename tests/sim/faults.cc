@@ -11,7 +11,7 @@ using std::chrono::seconds;
 
 Faults::Faults(World& world) : world_(world), redis_lost_(world.cores().size(), false) {
   Random& random = world.random();
-  for (int i = 0; i <= static_cast<int>(Kind::kWipeRedis); ++i) {
+  for (int i = 0; i <= static_cast<int>(Kind::kLoseBus); ++i) {
     if (!random.OneIn(3)) kinds_.push_back(static_cast<Kind>(i));
   }
   pause_max_ = random.Between(milliseconds(300), seconds(8));
@@ -42,6 +42,7 @@ void Faults::End() {
       world_.StartCore(i);
     } else if (redis_lost_[i]) {
       world_.cores()[i].process->store().SetReachable(true);
+      world_.cores()[i].process->store().SetSubscribed(true);
     }
     if (redis_lost_[i]) world_.OrderFaultEnds();
     redis_lost_[i] = false;
@@ -79,6 +80,11 @@ void Faults::Strike(Kind kind) {
       const size_t index = random.Below(world_.cores().size());
       if (redis_lost_[index]) return;
       return LoseRedis(index);
+    }
+    case Kind::kLoseBus: {
+      const size_t index = random.Below(world_.cores().size());
+      if (redis_lost_[index]) return;
+      return LoseBus(index);
     }
     case Kind::kFreezeRedis:
       return FreezeRedis();
@@ -172,6 +178,21 @@ void Faults::LoseRedis(size_t core) {
     redis_lost_[core] = false;
     world_.OrderFaultEnds();
     world_.cores()[core].process->store().SetReachable(true);
+  });
+}
+
+void Faults::LoseBus(size_t core) {
+  if (world_.cores()[core].process == nullptr) return;
+  world_.Trace("core " + std::to_string(core) + " loses its subscription");
+  redis_lost_[core] = true;
+  world_.OrderFaultBegins();
+  world_.cores()[core].process->store().SetSubscribed(false);
+  world_.scheduler().After(world_.random().Between(milliseconds(50), seconds(2)), [this, core, period = period_] {
+    if (period != period_ || !redis_lost_[core]) return;
+    world_.Trace("core " + std::to_string(core) + " has its subscription again");
+    redis_lost_[core] = false;
+    world_.OrderFaultEnds();
+    world_.cores()[core].process->store().SetSubscribed(true);
   });
 }
 

@@ -35,6 +35,7 @@ class Faults {
     kFreezeRedis,
     kRestartRedis,  // with its data
     kWipeRedis,     // restarted without
+    kLoseBus,       // one core's subscription, alone
   };
 
   void PlanNext();
@@ -45,6 +46,7 @@ class Faults {
   void StallEdge();
   void StallCore();
   void LoseRedis(size_t core);
+  void LoseBus(size_t core);
   void FreezeRedis();
   void RestartRedis(bool wipe);
 
