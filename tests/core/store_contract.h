@@ -49,9 +49,7 @@ class StoreContract : public testing::TestWithParam<BackendKind> {
   void SetUp() override {
     ASSERT_TRUE(GetParam() != BackendKind::kRedis || RedisServer::Available())
         << "redis-server is not installed: scripts/test installs it";
-    StoreOptions options;
-    options.core_incarnation = kFirstCore;
-    backend_ = StoreBackend::Create(GetParam(), options, /*cores=*/2);
+    backend_ = StoreBackend::Create(GetParam(), options_, /*cores=*/2);
   }
 
   // Lets the store leave its first quiet period.
@@ -167,6 +165,7 @@ class StoreContract : public testing::TestWithParam<BackendKind> {
         std::chrono::floor<std::chrono::microseconds>(backend_->now().time_since_epoch()).count());
   }
 
+  StoreOptions options_{.core_incarnation = kFirstCore};  // a fixture may set others before SetUp
   std::unique_ptr<StoreBackend> backend_;
   uint64_t last_id_ = 0;
   PresenceChanged last_heard_;

@@ -193,6 +193,9 @@ TEST(ClientFramesTest, HaveExactlyTheDocumentedMembers) {
             R"({"type":"unsubscribed","channel_id":"x","dm_id":null})");
   EXPECT_EQ(written(AppendUnsubscribed, RoomKind::ROOM_KIND_DM, "dm_123"),
             R"({"type":"unsubscribed","channel_id":null,"dm_id":"dm_123"})");
+  EXPECT_EQ(written(AppendGap, RoomKind::ROOM_KIND_CHANNEL, "x"), R"({"type":"gap","channel_id":"x","dm_id":null})");
+  EXPECT_EQ(written(AppendGap, RoomKind::ROOM_KIND_DM, "dm_123"),
+            R"({"type":"gap","channel_id":null,"dm_id":"dm_123"})");
   EXPECT_EQ(written(AppendError, "Invalid message type", 400u),
             R"({"type":"error","error":"Invalid message type","code":400})");
 }
