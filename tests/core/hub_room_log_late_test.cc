@@ -61,7 +61,7 @@ TEST_F(RoomLog, AFloorThatIsAskedForIsNotWaitedForWithoutTheBus) {
   world.Say(1, Joined(1, kPhone, "general"));
   world.Forget();
   world.StoreDown();
-  EXPECT_THAT(world.Sent(1), ElementsAre("bind 7.1 general handle=1 reply=1"));
+  ASSERT_THAT(world.Sent(1), ElementsAre("bind 7.1 general handle=1 reply=1"));
   world.StoreUp();
   world.Forget();
   world.AnswerLog(Page({kEpoch, 10}));  // the floor, of before

@@ -45,6 +45,15 @@ TEST_P(StoreRoomLog, APageEndsWithTheMessageThatReachesItsBytes) {
   EXPECT_EQ(page.current, last);
 }
 
+TEST_P(StoreRoomLog, APageOfManySmallMessagesEndsAtTheLargeOneToo) {
+  for (int i = 0; i < 8; ++i) Append(10'000);
+  for (int i = 0; i < 5; ++i) Append(100'000);
+  const RoomLogPage page = Read({});
+  EXPECT_THAT(page.entries, SizeIs(10)) << "also where several were fetched at once";
+  EXPECT_TRUE(page.more);
+  EXPECT_THAT(Read(PositionOf(page.entries.back())).entries, SizeIs(3));
+}
+
 TEST_P(StoreRoomLog, ALogOverItsBytesMakesRoomForSeveral) {
   constexpr size_t kBytes = 50'000, kFull = kBytesMax / kBytes;
   for (size_t i = 0; i < kFull; ++i) Append(kBytes);

@@ -81,11 +81,10 @@ void Faults::Strike(Kind kind) {
       if (redis_lost_[index]) return;
       return LoseRedis(index);
     }
-    case Kind::kLoseBus: {
-      const size_t index = random.Below(world_.cores().size());
-      if (redis_lost_[index]) return;
-      return LoseBus(index);
-    }
+    case Kind::kLoseBus:
+      // A shard that attaches has its rooms' logs read.
+      EndLink();
+      return LoseBusSoon(random.Below(world_.cores().size()), world_.now() + seconds(1));
     case Kind::kFreezeRedis:
       return FreezeRedis();
     case Kind::kRestartRedis:
@@ -181,8 +180,17 @@ void Faults::LoseRedis(size_t core) {
   });
 }
 
+void Faults::LoseBusSoon(size_t core, SimTime at_latest) {
+  const std::shared_ptr<CoreProcess> process = world_.cores()[core].process;
+  if (process == nullptr || redis_lost_[core]) return;
+  // What is on its way is what matters: it is answered when the subscription stands again.
+  if (process->hub().sizes().room_reads > 0 || world_.now() >= at_latest) return LoseBus(core);
+  world_.scheduler().After(milliseconds(1), [this, core, at_latest, period = period_] {
+    if (on_ && period == period_) LoseBusSoon(core, at_latest);
+  });
+}
+
 void Faults::LoseBus(size_t core) {
-  if (world_.cores()[core].process == nullptr) return;
   world_.Trace("core " + std::to_string(core) + " loses its subscription");
   redis_lost_[core] = true;
   world_.OrderFaultBegins();

@@ -46,6 +46,7 @@ class Faults {
   void StallEdge();
   void StallCore();
   void LoseRedis(size_t core);
+  void LoseBusSoon(size_t core, SimTime at_latest);  // while it waits for answers, if it does until then
   void LoseBus(size_t core);
   void FreezeRedis();
   void RestartRedis(bool wipe);
