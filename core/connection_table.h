@@ -104,6 +104,8 @@ struct Shard {
   int64_t started_ms = 0;
   uint64_t attach = 0;  // the highest known
   bool told = false;    // the other cores know that it is here with this attach
+  // Nothing is written of its connections, and they are in no room, until it has declared them again.
+  bool set_aside = false;
   Link* link = nullptr;
   SteadyTime lost_at;  // while there is no link
   size_t connections = 0;

@@ -19,6 +19,11 @@ constexpr int kSweepUsersMax = 100;
 constexpr std::chrono::seconds kStall{1};
 constexpr int kReportsPerSecondMax = 5;
 constexpr std::chrono::seconds kPassedOnEvery{1};
+// The end of a connection that another core tells the store fences what this one says of it, for the 15 s of a tombstone. With room for
+// the way.
+constexpr std::chrono::seconds kEndsRemembered{10};
+// A store that has not answered for so long is given up for lost.
+constexpr std::chrono::seconds kStoreSilenceMax{3};
 
 // The last event before the first that awaits the store, or somebody's right to a room. Sequences may have gaps, where the shard repeated nothing since its
 // declaration had said it.
@@ -98,14 +103,21 @@ void Hub::State::JudgeSilence(Now now) {
   }
 }
 
+bool Hub::State::GraceIsOver(Now now, const Shard& shard) const {
+  return shard.link == nullptr && now.steady - std::max(shard.lost_at, store_up_at_) >= options_.edge_grace;
+}
+
 void Hub::State::EndGrace(Now now) {
-  // Nobody can say now that he has the shard; whoever has it would see its users called gone when the store is back.
-  if (!ledger_.store_up()) return;
   std::vector<Shard*> expired;
   for (const auto& [key, shard] : connections_.shards()) {
-    if (shard->link == nullptr && now.steady - shard->lost_at >= options_.edge_grace) expired.push_back(shard.get());
+    if (GraceIsOver(now, *shard)) expired.push_back(shard.get());
   }
   for (Shard* shard : expired) {
+    // Nobody can say now that he has the shard; whoever has it would see its users called gone when the store is back.
+    if (!ledger_.store_up()) {
+      SetAside(*shard);
+      continue;
+    }
     ++counters_.edges_expired;
     if (shard->connections > 0) {  // else it has sent everybody away, and is not missed
       char text[160];
@@ -176,10 +188,11 @@ void Hub::State::OnStoreUp(Now now, bool lost_state) {
   } else if (missed_.since == 0) {
     missed_.since = Watermark();
   }
-  // Whoever has one of the lost shards is about to say so.
   for (const auto& [key, shard] : connections_.shards()) {
-    if (shard->link == nullptr) shard->lost_at = now.steady;
+    const auto away_max = std::min<Duration>(options_.edge_grace, kEndsRemembered);
+    if (shard->link == nullptr && now.steady - shard->lost_at >= away_max) SetAside(*shard);
   }
+  store_up_at_ = now.steady;  // whoever has one of the lost shards is about to say so
   ledger_.OnStoreUp(now, lost_state);
   registry_read_at_ = now.steady;
   shards_sent_away_.clear();
@@ -199,6 +212,7 @@ void Hub::State::OnStoreUp(Now now, bool lost_state) {
 }
 
 void Hub::State::OnStoreDown(Now now) {
+  registry_read_at_ = std::max(registry_read_at_, now.steady - kStoreSilenceMax);
   ledger_.OnStoreDown();
   MissLogouts(now);
   ReleaseAllJoins(now);

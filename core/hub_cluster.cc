@@ -66,8 +66,9 @@ void Hub::State::Greet() {
 }
 
 void Hub::State::OnCoresRead(Now now, const absl::StatusOr<std::vector<uint64_t>>& cores) {
+  // While it is up, an error is an answer as well: it takes no writes, but is there. What it did not answer is said when it is down.
+  if (cores.ok() || ledger_.store_up()) registry_read_at_ = now.steady;
   if (!cores.ok()) return;  // the last list stands
-  registry_read_at_ = now.steady;
   gathers_.SetCores(*cores);
   const absl::Span<const uint64_t> live = gathers_.cores();
   for (auto it = outbox_.begin(); it != outbox_.end();) {

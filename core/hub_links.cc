@@ -19,7 +19,7 @@ constexpr size_t kVersionBytesMax = 64;  // what is longer is cut: it is for peo
 // A shard without a watermark was never attached, or lost its first link at once. It closes its clients when it finds no core for
 // EDGE_ISOLATION_MAX (30 s), spread over 10 s: by then they may have read statuses elsewhere. With room for a core's clock that is ahead.
 constexpr std::chrono::minutes kNeverAttachedMax{1};
-// Of ConnectionClosed.hold_ms: an edge asks for 20 s at most.
+// Of ConnectionClosed.hold_ms: an edge asks for 20.2 s at most.
 constexpr std::chrono::milliseconds kHoldMax{30'000};
 
 absl::Status Broken(const char* what) {
@@ -141,7 +141,7 @@ absl::Status Hub::State::OnHello(Now now, Link& link, const link::v1::Hello& hel
   shard->version = Utf8Prefix(hello.version(), kVersionBytesMax);
   shard->started_ms = hello.started_ms();
   shard->attach = hello.attach();
-  shard->told = false;
+  shard->told = shard->set_aside = false;
   shard->link = &link;
   rooms_.ForgetHandles(shard->index);
   link.shard = shard;

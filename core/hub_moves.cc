@@ -5,6 +5,7 @@
 // A core that alone is cut off from the store could refresh nobody's entry there, and the others would sweep its users: it sends its shards
 // away in time. It cannot tell that from a store that is away for all, so each shard is sent away once: one that finds no better core
 // comes back, and stays.
+#include <utility>
 #include <vector>
 
 #include "core/hub_state.h"
@@ -67,6 +68,20 @@ void Hub::State::GiveUp(Now now, Shard& shard) {
     ledger_.TakenOver(index);
   }
   connections_.DropShard(shard);
+}
+
+// Else it would count its devices twice and fill its rooms for as long as the store is away; and bring back, on its return, who has long
+// logged off at another core. If it comes back here, or nobody says that he has it until its grace is over, it goes on from there.
+void Hub::State::SetAside(Shard& shard) {
+  if (std::exchange(shard.set_aside, true)) return;
+  for (uint32_t slot = 0; slot < shard.slots_end(); ++slot) {
+    const ConnectionIndex index = shard.InSlot(slot);
+    if (index == kNoConnection) continue;
+    DropRights(index);
+    DropJoins(index);
+    connections_.SetRooms(index, {});
+    ledger_.Withhold(index);
+  }
 }
 
 std::optional<SteadyTime> Hub::State::CutOffSince() const {

@@ -113,7 +113,9 @@ bool Hub::State::TakeLive(RoomShard& entry, const link::v1::BusEnvelope& envelop
 bool Hub::State::NeedsFloor(std::string_view room_id, const Shard& shard) {
   if (!HasLogs() || !ledger_.store_up()) return false;
   const auto room = rooms_.Find(room_id);
-  return !room || (!rooms_.heard(*room).position.known() && rooms_.FindShard(*room, shard.index) == nullptr);
+  if (!room) return true;
+  const RoomShard* entry = rooms_.FindShard(*room, shard.index);
+  return !rooms_.heard(*room).position.known() && (entry == nullptr || entry->IsUnbound());
 }
 
 bool Hub::State::AwaitsFloor(const Link& link, ConnectionIndex index, std::string_view room_id) const {

@@ -111,9 +111,12 @@ void Hub::State::Enter(Now now, Link& link, ConnectionIndex index, std::string_v
   }
   if (!floor && NeedsFloor(room_id, *link.shard)) return AwaitFloor(link, index, room_id, sequence);
   const RoomIndex room = connections_.Join(index, room_id);
-  if (RoomShard& entry = *rooms_.FindShard(room, link.shard->index); floor && !entry.position.known()) {
+  RoomShard& entry = *rooms_.FindShard(room, link.shard->index);
+  if (floor && !entry.position.known()) {
     entry.position = *floor;
     if (!rooms_.heard(room).position.known()) rooms_.heard(room).position = *floor;
+  } else if (entry.IsUnbound()) {
+    entry.position = rooms_.heard(room).position;  // as of one that is new: what is sent from now on comes by the bus
   }
   Bind(link, index, room, sequence);
   if (taps_.any()) SawConnection(now, link::v1::TAP_KIND_SUBSCRIBED, connections_[index], room_id);

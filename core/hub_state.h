@@ -292,6 +292,10 @@ class Hub::State {
   void TellAttachedAgain();  // at the next tick: somebody may not have heard it
   void OnShardAttached(Now now, const link::v1::ShardAttached& attached);
   void GiveUp(Now now, Shard& shard);
+  // It is away for long, and whether another core has it cannot be heard: until that can be heard it takes nobody's place.
+  void SetAside(Shard& shard);
+  // When it ends: EDGE_GRACE after the shard was lost, or, where the store was away then, after its return.
+  bool GraceIsOver(Now now, const Shard& shard) const;
   // Since when the store has not answered, while other cores may have it; nothing: it is up, or there was never another core.
   std::optional<SteadyTime> CutOffSince() const;
   static absl::Status CutOffError() {
@@ -378,7 +382,8 @@ class Hub::State {
   std::map<uint64_t, OpenTap> open_taps_;  // by the API's number
   HostState host_;
   SteadyTime announce_at_;
-  SteadyTime registry_read_at_;  // the store has answered an Announce, once a second
+  SteadyTime registry_read_at_;  // the store has answered an Announce, once a second; with an error, perhaps
+  SteadyTime store_up_at_;       // when it came up last
   // Ever, not only at the last Announce: one that was away may be back before this core, which is cut off just then, hears of it.
   bool others_known_ = false;
   std::set<ShardKey> shards_sent_away_;  // since the store went away; at most kSentAwayMax

@@ -12,6 +12,8 @@ namespace {
 constexpr std::chrono::seconds kRemovalKept{30};
 // A store that is up and refuses a write (read-only, out of memory) is not asked again before.
 constexpr std::chrono::seconds kRetryAfter{1};
+// A store that hears of a hold only when it is over, since it was away, holds on for so long: by then every core has told it who is here.
+constexpr std::chrono::seconds kHoldUnheard{5};
 // A shard reports once a second and the store answers within 2 s; more than that for one link means that it stalls, and entries
 // live for a minute without a refresh.
 constexpr std::ptrdiff_t kRefreshesMax = 4;
@@ -23,6 +25,13 @@ constexpr uint32_t kOneBehindIn = 8;
 // A shard awaits the confirmation of what the record stands for.
 bool Awaited(const Connection& connection) {
   return connection.wanted_sequence > connection.confirmed_sequence;
+}
+
+// For how long the user is to be shown as before; in the past, or never: not any more.
+Duration HoldLeft(Now now, const Connection& closed) {
+  const Duration left = closed.expected_until() - now.steady;
+  const bool unheard = closed.reassert && !closed.gone && closed.expected_until() != SteadyTime();
+  return unheard ? std::max<Duration>(left, kHoldUnheard) : left;
 }
 
 // The id of a write names the record and the write, so that an answer finds one and recognises the other.
@@ -67,6 +76,14 @@ void PresenceLedger::TakenOver(ConnectionIndex index) {
   connection.dirty = false;  // its place in a queue is void
   connection.fenced = true;
   if (connection.write_in_flight == 0) connections_.Forget(index);
+}
+
+void PresenceLedger::Withhold(ConnectionIndex index) {
+  Connection& connection = connections_[index];
+  PRESENCE_CHECK(connection.live, "an end is told, whoever has the shard");
+  if (connection.dirty) --dirty_;
+  connection.dirty = connection.reassert = false;  // its place in a queue is void
+  connection.fenced = true;
 }
 
 void PresenceLedger::Reassert(ConnectionTable::Ref ref) {
@@ -214,7 +231,7 @@ void PresenceLedger::Write(Now now, ConnectionIndex index) {
     write.issued_at_ms = int64_t{connection.issued_at_s} * 1000;
     write.newcomer = connection.newcomer;
     if (connection.reassert) ++counters_.reasserted;
-  } else if (const auto left = connection.expected_until() - now.steady; left > Duration::zero()) {
+  } else if (const Duration left = HoldLeft(now, connection); left > Duration::zero()) {
     write.kind = PresenceWrite::Kind::kLinger;
     write.linger_for = std::chrono::ceil<std::chrono::milliseconds>(left);
   } else {
@@ -247,12 +264,13 @@ std::optional<PresenceLedger::Refusal> PresenceLedger::OnWritten(Now now, uint64
   Connection& connection = connections_[index];
   connection.write_in_flight = 0;
   --in_flight_;
-  const bool taken_over = !connection.live && connection.fenced;
+  const bool let_be = connection.fenced;  // taken over or withheld, since this was sent
+  const bool taken_over = !connection.live && let_be;
   if (result.outcome == WriteResult::Outcome::kUnavailable) {
     // Whether it was applied is not known; the events that it stood for wait on, with the next write.
     if (taken_over) {
       connections_.Forget(index);
-    } else {
+    } else if (!let_be) {
       MarkDirty(index);
       connection.reassert = true;
     }
@@ -276,7 +294,7 @@ std::optional<PresenceLedger::Refusal> PresenceLedger::OnWritten(Now now, uint64
   }
   if (connection.live) {
     connection.written = !fenced && !refused;
-    connection.fenced = fenced;
+    connection.fenced = fenced || let_be;
   } else if (fenced || taken_over) {
     connections_.Forget(index);  // a higher attach has the entry: a repetition would be refused again
   } else {

@@ -11,7 +11,8 @@
 // found again by walking over all of them.
 //
 // A closed connection whose client is expected elsewhere is written as one that lingers, for what is left of that time. The store ends it;
-// nothing here waits for that, so a core may die meanwhile.
+// nothing here waits for that, so a core may die meanwhile. When the store was away until that time was nearly over, it lingers a little
+// all the same: the client may be back at another core, which is about to say so.
 //
 // A record whose write failed stays dirty, and is written as a re-assert: with the user's last known status and version. When the
 // store is back without its state, all live connections are re-asserted that way, and all removals of the last 30 s are repeated.
@@ -66,7 +67,10 @@ class PresenceLedger {
   // might come before the other core's assert. Forgets the record, at once or when what is in flight is answered.
   // REQUIRES: just closed, and not Changed since.
   void TakenOver(ConnectionIndex connection);
-  // The store may have lost the entry. Nothing for one that is closed, dirty, or taken over by a higher attach.
+  // Its shard is away for so long that another core may have told the store of its end, and the store have forgotten that: nothing is
+  // written of it, come what may, before it has Changed. REQUIRES: live.
+  void Withhold(ConnectionIndex connection);
+  // The store may have lost the entry. Nothing for one that is closed, dirty, withheld, or taken over by a higher attach.
   void Reassert(ConnectionTable::Ref connection);
   // The same for every live connection.
   void ReassertAll();

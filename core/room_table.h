@@ -52,6 +52,9 @@ struct RoomShard {
   // Of the room's log: up to here all was handed to the shard in the present attach, or it has said that it had it before. Not known: it has
   // been promised nothing yet.
   RoomPosition position;
+
+  // It is left from an earlier attach, by members of whom this one has said nothing: as good as none.
+  bool IsUnbound() const { return handle == 0 && !position.known(); }
 };
 
 // What a core knows of a room's log.

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "core/hub.h"
+#include "tests/fakes/hub_cluster.h"
 #include "tests/fakes/hub_world.h"
 
 namespace presence::core {
@@ -17,7 +18,7 @@ using testing::IsEmpty;
 using testing::Not;
 using Outcome = WriteResult::Outcome;
 
-const uint64_t kPhone = ConnectionOf(7), kLaptop = ConnectionOf(8);
+const uint64_t kPhone = ConnectionOf(7), kLaptop = ConnectionOf(8), kTablet = ConnectionOf(9);
 
 class HubDrain : public testing::Test {
  protected:
@@ -62,13 +63,67 @@ TEST_F(HubDrain, AWriteThatIsRepeatedSaysWhatIsLeft) {
   world.Answer(Outcome::kApplied);
 }
 
-TEST_F(HubDrain, AStoreThatIsBackTooLateIsToldTheEnd) {
+// The client may be back at another core, which has not been able to say so either.
+TEST_F(HubDrain, AStoreThatIsBackTooLateHoldsOnForALittle) {
   world.StoreDown();
   world.Say(1, Closed(1, kPhone, "alice", 10'000));
   world.Pass(seconds(11));
   world.Forget();
   world.StoreUp();
+  EXPECT_THAT(world.Asked(), Contains("linger e1/0/7.1 attach=1 alice for=5000ms previous=online@10"));
+}
+
+TEST_F(HubDrain, AStoreThatIsBackJustInTimeHoldsOnForALittle) {
+  world.StoreDown();
+  world.Say(1, Closed(1, kPhone, "alice", 10'000));
+  world.Pass(seconds(9));
+  world.Forget();
+  world.StoreUp();
+  EXPECT_THAT(world.Asked(), Contains("linger e1/0/7.1 attach=1 alice for=5000ms previous=online@10"));
+}
+
+TEST_F(HubDrain, AStoreThatHasHeardOfItIsToldTheEndWhenItHasLostIt) {
+  world.Say(1, Closed(1, kPhone, "alice", 10'000));
+  world.Answer(Outcome::kApplied);
+  world.StoreDown();
+  world.Pass(seconds(11));
+  world.Forget();
+  world.StoreUpWithoutItsState();
+  EXPECT_THAT(world.Asked(), Contains("remove e1/0/7.1 attach=1 alice previous=unknown@10"));
+}
+
+TEST_F(HubDrain, WhoIsNotExpectedAnywhereIsNotHeldWhenTheStoreIsBack) {
+  world.StoreDown();
+  world.Say(1, Closed(1, kPhone, "alice"));
+  world.Forget();
+  world.StoreUp();
   EXPECT_THAT(world.Asked(), Contains("remove e1/0/7.1 attach=1 alice previous=online@10"));
+}
+
+// Two cores, and a Redis that was away for longer than the hold: nobody who is back at the other core is shown offline meanwhile.
+TEST(HubDrainAcrossCores, WhoIsBackAtAnotherCoreIsNotSeenToLeaveWhenTheStoreComesBack) {
+  HubOptions options = HubWorld::DefaultOptions();
+  options.isolation_max = std::chrono::hours(1);
+  HubCluster cluster(2, options);
+  HubCluster::Node &one = cluster[0], &two = cluster[1];
+  one.Attach(1, 1, {Declared(kPhone, "alice"), Declared(kLaptop, "bob")});
+  two.Attach(2, 1, {}, 0xe2);
+  cluster.Pass(seconds(20));  // a young store expires nobody
+  one.SetReachable(false);
+  two.SetReachable(false);
+  cluster.Settle();
+  one.Say(1, Closed(1, kPhone, "alice", 10'000));
+  one.Say(1, Closed(2, kLaptop, "bob", 10'000));
+  two.Say(2, Opened(1, kTablet, "alice"));
+  cluster.Pass(seconds(15));
+  two.Changes();
+  one.SetReachable(true);
+  cluster.Pass(seconds(1));
+  two.SetReachable(true);
+  cluster.Pass(seconds(3));
+  EXPECT_THAT(two.Changes(), IsEmpty());
+  cluster.Pass(seconds(30));
+  EXPECT_THAT(two.Changes(), ElementsAre("bob offline")) << "who is not back";
 }
 
 TEST_F(HubDrain, AStoreThatHasLostEverythingIsToldAgain) {

@@ -20,7 +20,7 @@ using std::chrono::seconds;
 using testing::Contains;
 using testing::ElementsAre;
 using testing::IsEmpty;
-using testing::Not;
+using testing::IsSupersetOf;
 using testing::StartsWith;
 
 const uint64_t kPhone = ConnectionOf(7), kLaptop = ConnectionOf(8), kTablet = ConnectionOf(9);
@@ -164,6 +164,23 @@ TEST_F(HubMoves, ACoreThatTookOneOverWhileItWasAwaySaysSoWhenItIsBack) {
   EXPECT_EQ(one.hub().sizes().connections, 2u);
   two.SetReachable(true);
   cluster.Settle();
+  EXPECT_EQ(one.hub().sizes().connections, 0u);
+}
+
+TEST_F(HubMoves, ACoreThatWasCutOffDoesNotBringBackWhoHasLeftMeanwhile) {
+  one.SetReachable(false);
+  cluster.Settle();
+  one.Say(1, Opened(1, ConnectionOf(10), "carol"));
+  cluster.Pass(seconds(1));
+  one.LoseLink(1);
+  two.Attach(3, 2, {Declared(kPhone, "alice"), Declared(kLaptop, "bob"), Declared(ConnectionOf(10), "carol")});
+  two.Say(3, Closed(1, ConnectionOf(10), "carol"));
+  two.Say(3, Closed(2, kLaptop, "bob"));
+  cluster.Pass(seconds(20));
+  EXPECT_THAT(two.Changes(), IsSupersetOf({"bob offline", "carol offline"}));
+  one.SetReachable(true);
+  cluster.Pass(seconds(10));
+  EXPECT_THAT(two.Changes(), IsEmpty());
   EXPECT_EQ(one.hub().sizes().connections, 0u);
 }
 
@@ -315,156 +332,6 @@ TEST(HubTakenOver, IsSaidWhenTheResyncIsDoneAndToWhoeverComes) {
   world.LoseLink(1);
   world.StoreUp();
   EXPECT_THAT(world.ToldAttached(), IsEmpty()) << "it is not here now";
-}
-
-// ------------------------------------------------------------------------------------------- cut off from the store alone
-
-// A core that knows of another one. Three shards of one device each, on links 1 to 3.
-struct HubCutOff : testing::Test {
-  HubWorld world;
-  HubCutOff() {
-    for (uint64_t i = 1; i <= 3; ++i) world.AttachConfirmed(i, 1, {Declared(kPhone, "alice", {"general"})}, 0xe0 + i);
-    world.Cores({kCore, 0xc1});
-    world.Tick();
-  }
-  void CutOffFor(milliseconds time) {
-    world.StoreDown();
-    PassAlive(time);
-  }
-  // With signs of life of all links that are there.
-  void PassAlive(milliseconds time) {
-    for (; time.count() > 0; time -= milliseconds(100)) {
-      for (uint64_t link = 1; link <= 9; ++link)
-        world.Say(link, Heartbeat());  // of one that is closed it is merely late
-      world.Pass(milliseconds(100));
-    }
-  }
-  size_t links() { return world.hub().sizes().links; }
-};
-
-TEST_F(HubCutOff, EndsItsLinksOneByOneWithinASecond) {
-  CutOffFor(milliseconds(2500));
-  EXPECT_EQ(links(), 3u) << "Redis may just restart";
-  std::vector<size_t> left;
-  for (int i = 0; i < 10; ++i) {
-    PassAlive(milliseconds(100));
-    left.push_back(links());
-  }
-  EXPECT_EQ(left.back(), 0u);
-  EXPECT_THAT(left, Contains(2u));
-  EXPECT_THAT(left, Contains(1u));
-  EXPECT_EQ(world.Sent(1).back(), "closed UNAVAILABLE");
-  EXPECT_EQ(world.hub().counters().shards_sent_away, 3u);
-}
-
-TEST_F(HubCutOff, CountsFromTheStoresLastAnswerNotFromWhenItWasGivenUp) {
-  PassAlive(milliseconds(2500));  // a store that answers nothing is given up after some 2 s
-  world.StoreDown();
-  PassAlive(milliseconds(1000));
-  EXPECT_EQ(links(), 0u);
-}
-
-TEST_F(HubCutOff, KeepsEverybodyThroughARestartOfRedis) {
-  for (int i = 0; i < 10; ++i) {
-    PassAlive(seconds(1));
-    world.Cores({kCore, 0xc1});
-  }
-  CutOffFor(seconds(2));
-  EXPECT_EQ(links(), 3u);
-  world.StoreUp();
-  PassAlive(seconds(1));
-  EXPECT_EQ(links(), 3u);
-}
-
-TEST_F(HubCutOff, StaysAsItIsWhileTheStoreIsUp) {
-  PassAlive(seconds(10));
-  EXPECT_EQ(links(), 3u) << "slow, but there";
-}
-
-TEST(HubAlone, KeepsEverybodyHoweverLongTheStoreIsAway) {
-  HubWorld world;
-  world.AttachConfirmed(1, 1, {Declared(kPhone, "alice")});
-  world.Cores({kCore});
-  world.Tick();
-  world.StoreDown();
-  for (int i = 0; i < 20; ++i) {
-    world.Say(1, Heartbeat());
-    world.Pass(seconds(1));
-  }
-  EXPECT_EQ(world.hub().sizes().links, 1u) << "there is nobody to send them to";
-  EXPECT_EQ(world.hub().counters().shards_sent_away, 0u);
-}
-
-// The other one was cut off a moment ago, and may be back: this core cannot hear of that any more.
-TEST_F(HubCutOff, SendsThemAlsoToACoreThatItHasKnownOnce) {
-  world.Cores({kCore});
-  CutOffFor(seconds(4));
-  EXPECT_EQ(links(), 0u);
-}
-
-TEST_F(HubCutOff, KeepsWhoeverComesBackUntilTheStoreWasUpAgain) {
-  CutOffFor(seconds(4));
-  EXPECT_EQ(links(), 0u);
-  world.Attach(4, 2, {Declared(kPhone, "alice", {"general"})}, 0xe1);
-  PassAlive(seconds(10));
-  EXPECT_EQ(links(), 1u) << "no other core has taken it";
-  world.StoreUp();
-  world.Cores({kCore, 0xc1});
-  PassAlive(seconds(1));
-  EXPECT_EQ(links(), 1u);
-  CutOffFor(seconds(4));
-  EXPECT_EQ(links(), 0u) << "another time, another try";
-}
-
-TEST_F(HubCutOff, SendsOnWhoeverComesFromAnotherCoreOnceAtItsHello) {
-  CutOffFor(seconds(4));
-  world.OpenLink(4);
-  world.Say(4, Hello(5, 0, 0xe7));
-  EXPECT_THAT(world.Sent(4), ElementsAre("closed UNAVAILABLE"));
-  EXPECT_EQ(world.hub().sizes().shards, 3u) << "it is not known here";
-  world.Attach(5, 6, {Declared(kPhone, "bob")}, 0xe7);
-  PassAlive(seconds(10));
-  EXPECT_EQ(links(), 1u);
-  EXPECT_EQ(world.hub().counters().shards_sent_away, 4u);
-}
-
-TEST_F(HubCutOff, DeliversAmongThoseWhoAreStillHere) {
-  CutOffFor(seconds(4));
-  world.Attach(4, 2, {Declared(kPhone, "alice", {"general"})}, 0xe1);
-  world.Attach(5, 2, {Declared(kPhone, "bob", {"general"})}, 0xe2);
-  world.Forget();
-  world.Say(4, Typing(kPhone, "general"));
-  EXPECT_THAT(world.Sent(5), Contains(StartsWith("typing 1")));
-}
-
-// Given up before, its removals would reach the store in front of what the other core says, and the users would be shown offline.
-TEST_F(HubCutOff, KeepsShardsThatItHasSentAwayUntilTheOtherCoreCanSayThatItHasThem) {
-  CutOffFor(seconds(20));
-  EXPECT_EQ(world.hub().sizes().shards, 3u);
-  world.StoreUp();
-  for (uint64_t edge = 0xe1; edge <= 0xe3; ++edge) {
-    link::v1::BusEnvelope attached;
-    attached.set_core(0xc1);
-    attached.mutable_shard_attached()->set_incarnation(edge);
-    attached.mutable_shard_attached()->set_attach(2);
-    world.Bus(attached);
-  }
-  EXPECT_EQ(world.hub().sizes().shards, 0u);
-  world.Pass(seconds(10));
-  EXPECT_THAT(world.Asked(), Not(Contains(StartsWith("remove"))));
-  EXPECT_THAT(world.Reports(), IsEmpty()) << "their edges are alive, and elsewhere";
-}
-
-// A core that stood still hears of its store after that: what waits for it is handed in before anybody is judged.
-TEST_F(HubCutOff, JudgesNobodyRightAfterAStall) {
-  world.Stall(seconds(8));
-  world.StoreDown();
-  for (uint64_t link = 1; link <= 3; ++link) world.Say(link, Heartbeat());
-  world.Tick();
-  EXPECT_EQ(links(), 3u);
-  world.StoreUp();
-  PassAlive(seconds(3));
-  EXPECT_EQ(links(), 3u);
 }
 
 }  // namespace

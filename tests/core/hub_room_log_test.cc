@@ -46,6 +46,37 @@ TEST_F(RoomLog, ALeaveBehindAWaitingJoinIsAnsweredInOrder) {
   EXPECT_EQ(world.hub().sizes().joins_waiting, 0u);
 }
 
+// A resync repeats in order what was not acknowledged: a join, and behind it the close of another member, of whom the room is still full.
+TEST_F(RoomLog, AJoinThatIsRepeatedBeforeThePreviousMembersCloseMissesNothing) {
+  Resume({kEpoch, 5});
+  world.Say(1, Opened(1, kLaptop, "bob"));
+  world.AnswerLog(Page({kEpoch, 5}));
+  world.Bus(At(6, "6"));
+  world.LoseLink(1);
+  world.OpenLink(2);
+  world.Say(2, {Hello(2), Declared(kLaptop, "bob"), Joined(10, kLaptop, "general")});
+  EXPECT_THAT(world.Sent(2), Contains("bind 8.1 general handle=1 reply=10 @999000000-6"));
+  world.Say(2, {Closed(11, kPhone, "alice"), ResyncDone()});
+  world.Bus(At(7, "7"));
+  EXPECT_THAT(Got(2), ElementsAre("deliver 1 @999000000-7 7"));
+}
+
+TEST_F(RoomLog, AJoinThatIsRepeatedBeforeThePreviousMembersCloseWaitsUntilItIsKnownWhereTheLogStands) {
+  Resume({kEpoch, 5});
+  world.Say(1, Opened(1, kLaptop, "bob"));
+  world.LoseLink(1);
+  world.StoreDown();
+  world.StoreUp();
+  while (world.log_reads_open() > 0) world.AnswerLog(absl::UnavailableError("busy"));
+  world.OpenLink(2);
+  world.Forget();
+  world.Say(2, {Hello(2), Declared(kLaptop, "bob"), Joined(10, kLaptop, "general")});
+  EXPECT_THAT(world.Asked(), Contains("read log general from 0-0 at most 0"));
+  EXPECT_THAT(world.Sent(2), Not(Contains(HasSubstr("bind"))));
+  world.AnswerLog(Page({kEpoch, 6}));
+  EXPECT_THAT(world.Sent(2), Contains("bind 8.1 general handle=1 reply=10 @999000000-6"));
+}
+
 TEST_F(RoomLog, WithoutAStoreNobodyWaits) {
   world.AttachConfirmed(1, 1, {Declared(kPhone, "alice")});
   world.StoreDown();

@@ -1,6 +1,9 @@
 #include "tests/fakes/hub_cluster.h"
 
 #include <algorithm>
+#include <string>
+
+#include "core/presence_text.h"
 
 namespace presence::core {
 namespace {
@@ -68,6 +71,7 @@ void HubCluster::Forget() {
     node->sent_.clear();
     node->answers_.clear();
     node->ordered_.clear();
+    node->changes_.clear();
     node->tapped_.clear();
   }
 }
@@ -137,6 +141,10 @@ CoreCommand& HubCluster::Node::AddCommand(LinkId link) {
   command_link_ = link.value();
   command_.Clear();
   return command_;
+}
+
+void HubCluster::Node::PresenceChanged(const PresenceChange& change) {
+  changes_.push_back(std::string(change.user_id) + " " + std::string(StatusName(change.status)));
 }
 
 void HubCluster::Node::Tapped(uint64_t tap, const link::v1::TapEvents& events) {

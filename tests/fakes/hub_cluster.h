@@ -50,6 +50,8 @@ class HubCluster {
     Lines Sent(uint64_t link) { return std::exchange(sent_[link], {}); }
     Lines Answers() { return std::exchange(answers_, {}); }
     Lines Ordered() { return std::exchange(ordered_, {}); }
+    // "alice offline"
+    Lines Changes() { return std::exchange(changes_, {}); }
     // Of taps: "1 c1 SUBSCRIBED alice general"
     Lines Tapped() { return std::exchange(tapped_, {}); }
     const std::vector<link::v1::ClusterReply>& last_replies() const { return last_replies_; }
@@ -71,7 +73,7 @@ class HubCluster {
       last_replies_ = std::move(replies);
     }
     void Tapped(uint64_t tap, const link::v1::TapEvents& events) override;
-    void PresenceChanged(const PresenceChange&) override {}
+    void PresenceChanged(const PresenceChange& change) override;
     void DrainCore(std::chrono::milliseconds window) override {
       ordered_.push_back("drain " + std::to_string(window.count()) + "ms");
     }
@@ -111,7 +113,7 @@ class HubCluster {
     std::map<uint64_t, Lines> sent_;
     link::v1::CoreCommand command_;
     uint64_t command_link_ = 0;
-    Lines answers_, ordered_, tapped_;
+    Lines answers_, ordered_, changes_, tapped_;
     std::vector<link::v1::ClusterReply> last_replies_;
     MemoryStore store_;
     std::unique_ptr<Hub> hub_;

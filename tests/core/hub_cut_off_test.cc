@@ -1,0 +1,324 @@
+// A core that alone is cut off from the store: it sends its shards to other cores, and takes nobody's place when it is back.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "core/hub.h"
+#include "tests/fakes/hub_world.h"
+
+namespace presence::core {
+namespace {
+
+using link::v1::STATUS_AWAY;
+using Outcome = WriteResult::Outcome;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using testing::AllOf;
+using testing::AnyOf;
+using testing::Contains;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Not;
+using testing::StartsWith;
+
+const uint64_t kPhone = ConnectionOf(7), kLaptop = ConnectionOf(8);
+
+// A core that knows of another one. Three shards of one device each, on links 1 to 3.
+struct HubCutOff : testing::Test {
+  HubWorld world;
+  HubCutOff() {
+    for (uint64_t i = 1; i <= 3; ++i) world.AttachConfirmed(i, 1, {Declared(kPhone, "alice", {"general"})}, 0xe0 + i);
+    world.Cores({kCore, 0xc1});
+    world.Tick();
+  }
+  void CutOffFor(milliseconds time) {
+    world.StoreDown();
+    PassAlive(time);
+  }
+  // With signs of life of all links that are there.
+  void PassAlive(milliseconds time) {
+    for (; time.count() > 0; time -= milliseconds(100)) {
+      for (uint64_t link = 1; link <= 9; ++link)
+        world.Say(link, Heartbeat());  // of one that is closed it is merely late
+      world.Pass(milliseconds(100));
+    }
+  }
+  size_t links() { return world.hub().sizes().links; }
+};
+
+TEST_F(HubCutOff, EndsItsLinksOneByOneWithinASecond) {
+  CutOffFor(milliseconds(2500));
+  EXPECT_EQ(links(), 3u) << "Redis may just restart";
+  std::vector<size_t> left;
+  for (int i = 0; i < 10; ++i) {
+    PassAlive(milliseconds(100));
+    left.push_back(links());
+  }
+  EXPECT_EQ(left.back(), 0u);
+  EXPECT_THAT(left, Contains(2u));
+  EXPECT_THAT(left, Contains(1u));
+  EXPECT_EQ(world.Sent(1).back(), "closed UNAVAILABLE");
+  EXPECT_EQ(world.hub().counters().shards_sent_away, 3u);
+}
+
+TEST_F(HubCutOff, CountsFromTheStoresLastAnswerNotFromWhenItWasGivenUp) {
+  PassAlive(milliseconds(2500));  // a store that answers nothing is given up after some 2 s
+  world.StoreDown();
+  PassAlive(milliseconds(1000));
+  EXPECT_EQ(links(), 0u);
+}
+
+TEST_F(HubCutOff, KeepsEverybodyThroughARestartOfRedis) {
+  for (int i = 0; i < 10; ++i) {
+    PassAlive(seconds(1));
+    world.Cores({kCore, 0xc1});
+  }
+  CutOffFor(seconds(2));
+  EXPECT_EQ(links(), 3u);
+  world.StoreUp();
+  PassAlive(seconds(1));
+  EXPECT_EQ(links(), 3u);
+}
+
+TEST_F(HubCutOff, StaysAsItIsWhileTheStoreIsUp) {
+  PassAlive(seconds(10));
+  EXPECT_EQ(links(), 3u) << "slow, but there";
+}
+
+TEST(HubAlone, KeepsEverybodyHoweverLongTheStoreIsAway) {
+  HubWorld world;
+  world.AttachConfirmed(1, 1, {Declared(kPhone, "alice")});
+  world.Cores({kCore});
+  world.Tick();
+  world.StoreDown();
+  for (int i = 0; i < 20; ++i) {
+    world.Say(1, Heartbeat());
+    world.Pass(seconds(1));
+  }
+  EXPECT_EQ(world.hub().sizes().links, 1u) << "there is nobody to send them to";
+  EXPECT_EQ(world.hub().counters().shards_sent_away, 0u);
+}
+
+// The other one was cut off a moment ago, and may be back: this core cannot hear of that any more.
+TEST_F(HubCutOff, SendsThemAlsoToACoreThatItHasKnownOnce) {
+  world.Cores({kCore});
+  CutOffFor(seconds(4));
+  EXPECT_EQ(links(), 0u);
+}
+
+TEST_F(HubCutOff, KeepsWhoeverComesBackUntilTheStoreWasUpAgain) {
+  CutOffFor(seconds(4));
+  EXPECT_EQ(links(), 0u);
+  world.Attach(4, 2, {Declared(kPhone, "alice", {"general"})}, 0xe1);
+  PassAlive(seconds(10));
+  EXPECT_EQ(links(), 1u) << "no other core has taken it";
+  world.StoreUp();
+  world.Cores({kCore, 0xc1});
+  PassAlive(seconds(1));
+  EXPECT_EQ(links(), 1u);
+  CutOffFor(seconds(4));
+  EXPECT_EQ(links(), 0u) << "another time, another try";
+}
+
+TEST_F(HubCutOff, SendsOnWhoeverComesFromAnotherCoreOnceAtItsHello) {
+  CutOffFor(seconds(4));
+  world.OpenLink(4);
+  world.Say(4, Hello(5, 0, 0xe7));
+  EXPECT_THAT(world.Sent(4), ElementsAre("closed UNAVAILABLE"));
+  EXPECT_EQ(world.hub().sizes().shards, 3u) << "it is not known here";
+  world.Attach(5, 6, {Declared(kPhone, "bob")}, 0xe7);
+  PassAlive(seconds(10));
+  EXPECT_EQ(links(), 1u);
+  EXPECT_EQ(world.hub().counters().shards_sent_away, 4u);
+}
+
+TEST_F(HubCutOff, DeliversAmongThoseWhoAreStillHere) {
+  CutOffFor(seconds(4));
+  world.Attach(4, 2, {Declared(kPhone, "alice", {"general"})}, 0xe1);
+  world.Attach(5, 2, {Declared(kPhone, "bob", {"general"})}, 0xe2);
+  world.Forget();
+  world.Say(4, Typing(kPhone, "general"));
+  EXPECT_THAT(world.Sent(5), Contains(StartsWith("typing 1")));
+}
+
+// Given up before, its removals would reach the store in front of what the other core says, and the users would be shown offline.
+TEST_F(HubCutOff, KeepsShardsThatItHasSentAwayUntilTheOtherCoreCanSayThatItHasThem) {
+  CutOffFor(seconds(20));
+  EXPECT_EQ(world.hub().sizes().shards, 3u);
+  world.StoreUp();
+  for (uint64_t edge = 0xe1; edge <= 0xe3; ++edge) {
+    link::v1::BusEnvelope attached;
+    attached.set_core(0xc1);
+    attached.mutable_shard_attached()->set_incarnation(edge);
+    attached.mutable_shard_attached()->set_attach(2);
+    world.Bus(attached);
+  }
+  EXPECT_EQ(world.hub().sizes().shards, 0u);
+  world.Pass(seconds(10));
+  EXPECT_THAT(world.Asked(), Not(Contains(StartsWith("remove"))));
+  EXPECT_THAT(world.Reports(), IsEmpty()) << "their edges are alive, and elsewhere";
+}
+
+// Tombstones live for 15 s: of who has left at another core before that, the store knows nothing any more.
+TEST_F(HubCutOff, BringsBackNobodyOfAShardThatWasAwayForLong) {
+  world.StoreDown();
+  world.Say(1, Opened(1, kLaptop, "bob"));
+  world.Say(2, StatusSet(1, kPhone, STATUS_AWAY));
+  PassAlive(seconds(20));
+  ASSERT_EQ(links(), 0u);
+  for (int i = 0; i < 2; ++i) {
+    world.Forget();
+    i == 0 ? world.StoreUp() : world.StoreUpWithoutItsState();
+    world.AnswerLogoutRead(LogoutLog{true, {StoredLogout{"alice", {}}}});
+    world.Tick();
+    EXPECT_THAT(world.Asked(), Not(Contains(AnyOf(HasSubstr("assert"), StartsWith("remove")))));
+    world.StoreDown();
+    world.Pass(seconds(1));
+  }
+  EXPECT_EQ(world.hub().sizes().connections, 4u);
+  EXPECT_TRUE(world.hub().Idle());
+}
+
+TEST_F(HubCutOff, BringsBackNobodyWhoseWriteWasUnderWayWhenTheStoreWentAway) {
+  world.Say(2, StatusSet(1, kPhone, STATUS_AWAY));
+  world.Say(3, StatusSet(1, kPhone, STATUS_AWAY));
+  world.StoreDown();
+  PassAlive(seconds(20));
+  world.Answer(Outcome::kUnavailable);
+  world.Forget();
+  world.StoreUp();
+  world.Answer(Outcome::kApplied);  // a store that answers late, all the same
+  world.Pass(seconds(1));
+  world.StoreDown();
+  world.StoreUpWithoutItsState();
+  EXPECT_THAT(world.Asked(), Not(Contains(HasSubstr("assert"))));
+}
+
+TEST_F(HubCutOff, RepeatsAtOnceWhatItKnowsOfAShardThatWasAwayForAMoment) {
+  CutOffFor(seconds(4));
+  ASSERT_EQ(links(), 0u);
+  world.Forget();
+  world.StoreUpWithoutItsState();
+  EXPECT_THAT(world.Asked(), Contains(StartsWith("reassert e2/0/7.1 attach=1 alice online")))
+      << "what was told of it elsewhere is fenced by its tombstone";
+}
+
+TEST_F(HubCutOff, AShardThatWasAwayForLongMayComeBackAndIsWrittenAgain) {
+  world.StoreDown();
+  world.Say(1, Opened(1, kLaptop, "bob"));
+  PassAlive(seconds(20));
+  world.Attach(4, 2, {Declared(kPhone, "alice", {"general"})}, 0xe1);
+  world.StoreUpWithoutItsState();
+  EXPECT_THAT(world.Asked(), AllOf(Contains(StartsWith("reassert e1/0/7.1 attach=2 alice online")),
+                                   Contains(StartsWith("remove e1/0/8.1 attach=2 bob"))));
+  EXPECT_EQ(world.hub().sizes().memberships, 1u);
+  world.OpenLink(5);
+  world.Say(5, {Hello(2, 0, 0xe2), Declared(kPhone, "alice", {"general"})});
+  EXPECT_THAT(world.Asked(), Contains(StartsWith("assert e2/0/7.1 attach=2 alice online")));
+  EXPECT_EQ(world.hub().sizes().memberships, 2u);
+  world.Say(5, ResyncDone());
+  world.ConfirmAll();
+  EXPECT_TRUE(world.hub().Idle());
+}
+
+TEST_F(HubCutOff, AShardThatHasComeBackMayBeLostAgain) {
+  for (const uint64_t attach : {2, 3}) {
+    world.StoreDown();
+    world.LoseLink(attach + 2);
+    PassAlive(seconds(20));
+    EXPECT_EQ(world.hub().sizes().memberships, 0u);
+    world.Forget();
+    world.StoreUpWithoutItsState();
+    EXPECT_THAT(world.Asked(), Not(Contains(HasSubstr("assert"))));
+    world.AttachConfirmed(attach + 3, attach, {Declared(kPhone, "alice", {"general"})}, 0xe1);
+    EXPECT_EQ(world.hub().sizes().memberships, 1u);
+  }
+}
+
+TEST_F(HubCutOff, AShardThatNobodyHasEndsWhenItsGraceIsOverAfterTheStoresReturn) {
+  CutOffFor(seconds(20));
+  world.StoreUp();
+  world.Pass(seconds(4));
+  EXPECT_THAT(world.Asked(), Not(Contains(StartsWith("remove"))));
+  world.Pass(seconds(2));
+  EXPECT_THAT(world.Asked(), Contains(StartsWith("remove e2/0/7.1 attach=1 alice")));
+  EXPECT_EQ(world.hub().sizes().shards, 0u);
+}
+
+// It may be for hours, and its clients are back by another edge.
+TEST_F(HubCutOff, AShardThatIsAwayFillsNoRoomsWhileTheStoreIsAway) {
+  world.StoreDown();
+  PassAlive(seconds(3));
+  world.Attach(4, 2, {Declared(kPhone, "alice", {"general"})}, 0xe1);
+  PassAlive(seconds(4));
+  EXPECT_EQ(world.hub().sizes().memberships, 3u);
+  PassAlive(seconds(3));
+  EXPECT_EQ(world.hub().sizes().memberships, 1u);
+  EXPECT_EQ(world.hub().sizes().connections, 3u) << "who they are is said to the store when it is back";
+}
+
+// Writes that it refuses are no silence: it is there. Then it restarts.
+TEST_F(HubCutOff, KeepsEverybodyThroughARestartOfARedisThatTookNoWrites) {
+  for (int i = 0; i < 60; ++i) {
+    PassAlive(seconds(1));
+    world.hub().OnCoresRead(world.now(), absl::UnavailableError("the store is away"));
+  }
+  world.StoreDown();
+  world.hub().OnCoresRead(world.now(), absl::UnavailableError("the store is away"));
+  PassAlive(seconds(2));
+  EXPECT_EQ(links(), 3u);
+  PassAlive(seconds(2));
+  EXPECT_EQ(links(), 0u);
+}
+
+TEST_F(HubCutOff, AnErrorWhileItIsAwayIsNoAnswer) {
+  world.StoreDown();
+  for (int i = 0; i < 4; ++i) {
+    PassAlive(seconds(1));
+    world.hub().OnCoresRead(world.now(), absl::UnavailableError("the store is away"));
+  }
+  EXPECT_EQ(links(), 0u);
+}
+
+TEST_F(HubCutOff, SpreadsThemHoweverLongNobodyLookedIntoTheRegistry) {
+  PassAlive(seconds(60));
+  world.StoreDown();
+  world.Tick();
+  EXPECT_GT(links(), 1u);
+  PassAlive(seconds(1));
+  EXPECT_EQ(links(), 0u);
+}
+
+// EDGE_GRACE may be longer than what the store remembers.
+TEST(HubCutOffPatient, BringsBackNobodyAndGivesTheEdgeItsTime) {
+  HubOptions options = HubWorld::DefaultOptions();
+  options.edge_grace = seconds(60);
+  HubWorld world(options);
+  world.AttachConfirmed(1, 1, {Declared(kPhone, "alice")});
+  world.StoreDown();
+  world.LoseLink(1);
+  world.Pass(seconds(11));
+  world.Forget();
+  world.StoreUpWithoutItsState();
+  world.Pass(seconds(59));
+  EXPECT_THAT(world.Asked(), Not(Contains(AnyOf(HasSubstr("assert"), StartsWith("remove")))));
+  world.Pass(seconds(2));
+  EXPECT_THAT(world.Asked(), Contains(StartsWith("remove e1/0/7.1 attach=1 alice")));
+}
+
+// A core that stood still hears of its store after that: what waits for it is handed in before anybody is judged.
+TEST_F(HubCutOff, JudgesNobodyRightAfterAStall) {
+  world.Stall(seconds(8));
+  world.StoreDown();
+  for (uint64_t link = 1; link <= 3; ++link) world.Say(link, Heartbeat());
+  world.Tick();
+  EXPECT_EQ(links(), 3u);
+  world.StoreUp();
+  PassAlive(seconds(3));
+  EXPECT_EQ(links(), 3u);
+}
+
+}  // namespace
+}  // namespace presence::core
