@@ -18,6 +18,9 @@ constexpr milliseconds kReportInterval{1000};
 constexpr int kIdsPerReportMax = 16'384;
 
 constexpr uint16_t kPolicyViolation = 1008;
+// No client is told to be back sooner: its place, of CONNECTIONS_PER_USER, is free when the store has heard of its close, by way of the
+// core, and it may be back at another core.
+constexpr milliseconds kReconnectMin{200};
 
 // SplitMix64's last step: spreads numbers that count up over the whole range.
 uint64_t Mix(uint64_t value) {
@@ -207,7 +210,7 @@ void Shard::State::SendAway(Now now, uint32_t slot) {
 
 milliseconds Shard::State::ReconnectAfter(uint32_t slot) const {
   const auto spread = static_cast<uint64_t>(leaving_->reconnect_spread.count());
-  return milliseconds(Mix(options_.incarnation + Mix(IdOf(slot))) % (spread + 1));
+  return kReconnectMin + milliseconds(Mix(options_.incarnation + Mix(IdOf(slot))) % (spread + 1));
 }
 
 bool Shard::State::ready(Now now) const {

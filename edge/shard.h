@@ -14,7 +14,7 @@
 // orders it to say are `subscribed`, `unsubscribed` and `gap`.
 //
 // Whom it sends to another edge (Drain, or no core for isolation_max) it tells `reconnect` with a time, and closes with 1012 in the same
-// breath. Those times are spread, so that the others see no more than reconnects_per_second of a shard's clients come, as far as
+// breath. Those times are 200 ms and more, spread, so that the others see no more than reconnects_per_second of a shard's clients come, as far as
 // reconnect_spread_max allows; they follow from the connection's id and the incarnation, not from a generator. The core is asked to
 // hold the user's presence for that time and return_time more.
 //
