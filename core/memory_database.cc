@@ -93,7 +93,10 @@ WriteResult MemoryDatabase::Write(const StoreOptions& options, const PresenceWri
       write.kind == PresenceWrite::Kind::kLinger && known && (quiet || old->second.deadline_ms > now.ms);
   const bool removal = revoked || (ends && !lingers);
   const RoomSet rooms_before = RoomsOf(user);
-  const Status previous = user.status == STATUS_UNSPECIFIED && told ? write.previous_status : user.status;
+  Status previous = user.status;
+  // The caller knows of a later change than the store does: that one was published, and is lost here.
+  const bool lost = write.previous_status != STATUS_UNSPECIFIED && write.previous_version > user.version;
+  if (told && (previous == STATUS_UNSPECIFIED || lost)) previous = write.previous_status;
   if (told) user.version = std::max(user.version, write.previous_version);
 
   DropExpired(now, quiet, &user);
@@ -154,7 +157,7 @@ WriteResult MemoryDatabase::Settle(const StoreOptions& options, Time now, std::s
   }
   const Status status = std::max(derived, user->held);
   const bool changed = status != std::max(previous, STATUS_OFFLINE);
-  const bool restored = user->status == STATUS_UNSPECIFIED && previous != STATUS_UNSPECIFIED;
+  const bool restored = !changed && previous != STATUS_UNSPECIFIED && user->status != status;
   if (changed) {
     user->version = std::max(user->version + 1, now.us);
     user->changed_ms = now.ms;
@@ -306,6 +309,14 @@ ChangeLog MemoryDatabase::ReadChanges(const StoreOptions& options, uint64_t sinc
     if (!logged.contains(user_id)) add(user_id);
   }
   return log;
+}
+
+void MemoryDatabase::RestartAs(const MemoryDatabase& copy) {
+  const uint64_t run = run_ + 1;
+  std::vector<BusSubscriber*> subscribers = std::move(subscribers_);
+  *this = copy;
+  run_ = run;
+  subscribers_ = std::move(subscribers);
 }
 
 void MemoryDatabase::Wipe() {

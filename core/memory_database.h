@@ -46,8 +46,6 @@ class BusSubscriber {
 class MemoryDatabase {
  public:
   explicit MemoryDatabase(std::function<WallTime()> clock);
-  MemoryDatabase(const MemoryDatabase&) = delete;
-  MemoryDatabase& operator=(const MemoryDatabase&) = delete;
 
   // --- what stores do; see core/store.h for the meaning.
   WriteResult Write(const StoreOptions& options, const PresenceWrite& write);
@@ -80,8 +78,10 @@ class MemoryDatabase {
   WallTime now() const { return clock_(); }
 
   // --- what happens to a Redis, and what other services do with it.
-  void Wipe();                                                            // restarted without its data
-  void Restart() { ++run_; }                                              // restarted with its data
+  void Wipe();                // restarted without its data
+  void Restart() { ++run_; }  // restarted with its data
+  std::unique_ptr<MemoryDatabase> Copy() const { return std::unique_ptr<MemoryDatabase>(new MemoryDatabase(*this)); }
+  void RestartAs(const MemoryDatabase& copy);  // restarted with what it had when that copy of it was made
   void SetPresenceText(std::string_view user_id, std::string_view text);  // somebody's SET presence:{user_id}
   void PublishOutside(BusChannel channel, std::string_view text);
 
@@ -95,6 +95,9 @@ class MemoryDatabase {
   std::optional<int64_t> Ttl(std::string_view key);
 
  private:
+  MemoryDatabase(const MemoryDatabase&) = default;
+  MemoryDatabase& operator=(const MemoryDatabase&) = default;
+
   // An entry, or, with the status UNSPECIFIED, the tombstone of one.
   struct Entry {
     uint64_t attach = 0;

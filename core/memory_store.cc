@@ -57,8 +57,13 @@ bool MemoryStore::RunPending() {
   size_t count = pending_.size();
   const bool any = count > 0;
   for (; count > 0 && !pending_.empty(); --count) {
-    const Pending pending = std::move(pending_.front());
+    Pending pending = std::move(pending_.front());
     pending_.pop_front();
+    if (pending.late > 0) {
+      --pending.late;
+      pending_.push_back(std::move(pending));
+      continue;
+    }
     if (pending.tell) pending.tell();
   }
   return any;
@@ -257,7 +262,7 @@ void MemoryStore::Reply(uint64_t core, const link::v1::ClusterReplies& replies) 
 
 void MemoryStore::GetPresence(std::string_view user_id, std::function<void(absl::StatusOr<StoredPresence>)> done) {
   const auto lost = [done] { done(absl::UnavailableError(kUnavailable)); };
-  Call(
+  Read(
       [this, user = std::string(user_id), done, lost] {
         return Pending{[done, presence = database_.GetPresence(user)] { done(presence); }, lost};
       },
@@ -268,7 +273,7 @@ void MemoryStore::GetPresences(absl::Span<const std::string> user_ids,
                                std::function<void(absl::StatusOr<std::vector<StoredPresence>>)> done) {
   PRESENCE_CHECK(user_ids.size() <= kPresencesMax, "GetPresences is for 1,000 users at most");
   const auto lost = [done] { done(absl::UnavailableError(kUnavailable)); };
-  Call(
+  Read(
       [this, ids = std::vector<std::string>(user_ids.begin(), user_ids.end()), done, lost] {
         std::vector<StoredPresence> users;
         users.reserve(ids.size());
@@ -281,7 +286,7 @@ void MemoryStore::GetPresences(absl::Span<const std::string> user_ids,
 void MemoryStore::ListPresence(std::string_view after_user_id, uint32_t limit,
                                std::function<void(absl::StatusOr<PresencePage>)> done) {
   const auto lost = [done] { done(absl::UnavailableError(kUnavailable)); };
-  Call(
+  Read(
       [this, after = std::string(after_user_id), limit, done, lost] {
         return Pending{[done, page = database_.ListPresence(after, limit)] { done(page); }, lost};
       },
@@ -290,7 +295,7 @@ void MemoryStore::ListPresence(std::string_view after_user_id, uint32_t limit,
 
 void MemoryStore::ReadChanges(uint64_t id, uint64_t since_version) {
   const auto lost = [this, id] { listener_.OnChangesRead(id, absl::UnavailableError(kUnavailable)); };
-  Call(
+  Read(
       [this, id, since_version, lost] {
         return Pending{[this, id, log = absl::StatusOr<ChangeLog>(database_.ReadChanges(options_, since_version))] {
                          listener_.OnChangesRead(id, log);
@@ -332,6 +337,16 @@ void MemoryStore::Call(std::function<Pending()> run, std::function<void()> lost)
     // The call's publications are queued by itself, in front of its answer.
     Queue(run());
   }
+}
+
+void MemoryStore::Read(std::function<Pending()> run, std::function<void()> lost) {
+  Call(
+      [this, run = std::move(run)] {
+        Pending pending = run();
+        if (read_delay_) pending.late = read_delay_();
+        return pending;
+      },
+      std::move(lost));
 }
 
 void MemoryStore::GoUp() {

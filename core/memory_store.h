@@ -45,6 +45,8 @@ class MemoryStore final : public Store, private BusSubscriber {
   // A stalled Redis. Calls wait and take effect, in order, when it thaws, also those that have been given up by then.
   void SetFrozen(bool frozen);
   bool up() const { return up_; }
+  // Says of each read by how many further RunPending its answer is late: what was asked after it may be answered before. Null: none is.
+  void SetReadDelay(std::function<unsigned()> delay) { read_delay_ = std::move(delay); }
 
   void Write(const PresenceWrite& write) override;
   void Refresh(uint64_t id, absl::Span<const RefreshEntry> entries) override;
@@ -76,6 +78,7 @@ class MemoryStore final : public Store, private BusSubscriber {
     std::function<void()> tell;
     std::function<void()> lost;
     bool publication = false;
+    unsigned late = 0;  // so many turns are still to pass
   };
   // A call that waits for the thaw.
   struct Waiting {
@@ -92,6 +95,8 @@ class MemoryStore final : public Store, private BusSubscriber {
     std::function<void()> again = tell;
     pending_.push_back({std::move(tell), std::move(again)});
   }
+  // The same for a read, whose answer may be late.
+  void Read(std::function<Pending()> run, std::function<void()> lost);
   // Unless something of it is away.
   void GoUp();
   void GoDown(std::string_view why);
@@ -102,6 +107,7 @@ class MemoryStore final : public Store, private BusSubscriber {
   const StoreOptions options_;
   MemoryDatabase& database_;
   StoreListener& listener_;
+  std::function<unsigned()> read_delay_;
   std::deque<Pending> pending_;
   std::deque<Pending> late_;                              // answers that come when the subscription stands again
   std::deque<Waiting> waiting_;                           // while frozen

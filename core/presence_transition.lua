@@ -265,7 +265,7 @@ local function settle(user, previous, rooms_before, fields)
   end
   local status = math.max(derived, user.held)
   local changed = status ~= math.max(previous, OFFLINE)
-  local restored = not user.known and previous ~= 0
+  local restored = not changed and previous ~= 0 and user.status ~= status
   if changed then
     user.version = math.max(user.version + 1, now_us)
     user.version_text = text(user.version)
@@ -381,8 +381,9 @@ local function write()
   user.present = earliest_deadline(user) ~= nil
   local previous = user.status
   if told then
-    if previous == 0 then previous = tonumber(ARGV[first + 10]) end
-    local previous_version = tonumber(ARGV[first + 11])
+    local told_previous, previous_version = tonumber(ARGV[first + 10]), tonumber(ARGV[first + 11])
+    -- The caller knows of a later change than Redis does: that one was published, and is lost here.
+    if previous == 0 or (told_previous ~= 0 and previous_version > user.version) then previous = told_previous end
     if previous_version > user.version then
       user.version, user.version_text = previous_version, text(previous_version)
     end

@@ -115,9 +115,9 @@ struct PresenceWrite {
   std::chrono::milliseconds silent_for{0};      // since the client's last frame
   absl::Span<const std::string_view> room_ids;  // PRESENCE_SCOPE=rooms; else empty
   std::chrono::milliseconds linger_for{0};      // kLinger: more than 0
-  // All but kAssert: what the caller last knew of the user, in place of a previous state that the store has
-  // lost. UNSPECIFIED and 0: nothing. While the store is quiet, a kReassert or kLinger never lowers the status below the
-  // previous one: the previous one is held, and the user is judged again by the first sweep after the quiet period.
+  // All but kAssert: what the caller last knew of the user, in place of a previous state that the store has lost, or has
+  // in an earlier version. UNSPECIFIED and 0: nothing. While the store is quiet, a kReassert or kLinger never lowers the
+  // status below the previous one: that is held, and the user is judged again by the first sweep after the quiet period.
   Status previous_status = link::v1::STATUS_UNSPECIFIED;
   uint64_t previous_version = 0;
   // kAssert, kReassert: of the connection's newest token.

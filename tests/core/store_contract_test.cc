@@ -163,6 +163,28 @@ TEST_P(StoreContract, ARemovalOfWhatTheStoreHasLostIsAnnounced) {
   EXPECT_THAT(HeardChanges(), ElementsAre("u1 offline"));
 }
 
+// A failover to a replica that lags has lost the user's last change, which was published.
+TEST_P(StoreContract, WhatACallerKnowsOfALaterVersionGoesBeforeWhatTheStoreHas) {
+  const uint64_t stored = Write(Device("u1", 1)).user_version;
+  HeardChanges();
+  PresenceWrite other = Device("u1", 2);
+  other.kind = PresenceWrite::Kind::kReassert;
+  other.previous_status = STATUS_OFFLINE;
+  other.previous_version = stored + 1'000'000;
+  EXPECT_EQ(Write(other).user_status, STATUS_ONLINE);
+  EXPECT_THAT(HeardChanges(), ElementsAre("u1 online")) << "watchers were told offline";
+
+  PresenceWrite gone = Gone("u1", 1);
+  Write(gone);
+  HeardChanges();
+  gone = Gone("u1", 2);
+  gone.previous_status = STATUS_OFFLINE;
+  gone.previous_version = stored + 9'000'000;
+  EXPECT_EQ(Write(gone).user_version, gone.previous_version);
+  EXPECT_THAT(HeardChanges(), IsEmpty()) << "they were told that, too";
+  EXPECT_THAT(backend_->Dump()["presence:u1"], HasSubstr("offline"));
+}
+
 // -------------------------------------------------------------------------------------------------- versions
 
 TEST_P(StoreContract, VersionsOnlyGrowWhateverTheClockDoes) {

@@ -8,17 +8,36 @@ namespace presence::sim {
 
 using std::chrono::milliseconds;
 
-CoreProcess::CoreProcess(World& world, uint64_t incarnation, bool redis_frozen)
+namespace {
+
+constexpr uint64_t kWatchRequests = uint64_t{1} << 62;  // the callers' are below
+
+}  // namespace
+
+CoreProcess::CoreProcess(World& world, uint64_t incarnation, MachineClock machine_clock)
     : world_(world), incarnation_(incarnation) {
+  clock = machine_clock;
   core::StoreOptions store_options = world.store_options();
   store_options.core_incarnation = incarnation;
   store_ =
       std::make_unique<core::MemoryStore>(store_options, world.database(), static_cast<core::StoreListener&>(*this));
-  store_->SetFrozen(redis_frozen);
+  store_->SetFrozen(world.redis_frozen);
+  store_->SetReadDelay([&world] { return world.ReadDelay(); });
   core::HubOptions hub_options = world.hub_options();
   hub_options.incarnation = incarnation;
   hub_options.core_name = "core";
   hub_ = std::make_unique<core::Hub>(hub_options, *store_, static_cast<core::HubOutput&>(*this));
+  core::WatchOptions watch_options;
+  watch_options.resume_max = store_options.change_log_lifetime;
+  watches_ = std::make_unique<core::Watches>(watch_options, *store_, [this](link::v1::ClusterRequest body, auto done) {
+    const uint64_t request = kWatchRequests + ++last_watch_request_;
+    asked_.emplace(request, std::move(done));
+    hub_->OnClusterRequested(Clocks(), request, std::move(body));
+  });
+}
+
+Now CoreProcess::Clocks() const {
+  return clock.Read(world_.now());
 }
 
 void CoreProcess::Start() {
@@ -30,30 +49,31 @@ void CoreProcess::Crash() {
   links_.clear();
   unanswered_.clear();  // which hold on to this core
   asked_.clear();
+  watches_.reset();
   hub_.reset();
   store_.reset();
 }
 
 void CoreProcess::Request(uint64_t request, const core::MessageRequest& message, MessageAnswered done) {
   unanswered_.emplace(request, std::move(done));
-  hub_->OnMessageRequested(world_.Clocks(), request, message);
+  hub_->OnMessageRequested(Clocks(), request, message);
   Step();
 }
 
 void CoreProcess::Ask(uint64_t request, link::v1::ClusterRequest body, ClusterAnswered done) {
   asked_.emplace(request, std::move(done));
-  hub_->OnClusterRequested(world_.Clocks(), request, std::move(body));
+  hub_->OnClusterRequested(Clocks(), request, std::move(body));
   Step();
 }
 
 void CoreProcess::Cancel(uint64_t request) {
-  hub_->OnClusterCancelled(world_.Clocks(), request);
+  hub_->OnClusterCancelled(Clocks(), request);
   Step();
 }
 
 void CoreProcess::OnLinkOpened(const std::shared_ptr<SimLink>& link) {
   links_[link->id].link = link;
-  hub_->OnLinkOpened(world_.Clocks(), link->id);
+  hub_->OnLinkOpened(Clocks(), link->id);
   Step();
 }
 
@@ -62,7 +82,7 @@ void CoreProcess::OnLinkFrame(const std::shared_ptr<SimLink>& link, const std::s
   world_.Check(frame.ParseFromString(bytes), "an EdgeFrame parses");
   for (const link::v1::EdgeEvent& event : frame.events()) {
     if (!link->core_open) break;  // the hub has ended it meanwhile
-    hub_->OnLinkEvent(world_.Clocks(), link->id, event);
+    hub_->OnLinkEvent(Clocks(), link->id, event);
   }
   Step();
 }
@@ -70,19 +90,21 @@ void CoreProcess::OnLinkFrame(const std::shared_ptr<SimLink>& link, const std::s
 void CoreProcess::OnLinkEnded(const std::shared_ptr<SimLink>& link) {
   if (!std::exchange(link->core_open, false)) return;
   links_.erase(link->id);
-  hub_->OnLinkClosed(world_.Clocks(), link->id);
+  hub_->OnLinkClosed(Clocks(), link->id);
   Step();
 }
 
 void CoreProcess::Tick() {
   store_->RunPending();  // also notices that a store has stalled
-  hub_->OnTick(world_.Clocks());
+  hub_->OnTick(Clocks());
+  watches_->OnTick(Clocks(), hub_->caught_up());
   Step();
   world_.TickLater(shared_from_this(), [this] { Tick(); });
 }
 
 void CoreProcess::Step() {
-  hub_->OnTurnEnd(world_.Clocks());
+  watches_->OnTurnEnd(Clocks());
+  hub_->OnTurnEnd(Clocks());
   if (!store_->HasPending() || std::exchange(pump_planned_, true)) return;
   world_.scheduler().AtProcess(world_.now() + world_.RedisDelay(), shared_from_this(), [this] {
     pump_planned_ = false;
@@ -135,7 +157,7 @@ void CoreProcess::AnswerCluster(uint64_t request, const absl::Status& status,
   world_.Check(!absl::IsResourceExhausted(status), "the load of the simulation is bearable");
   const ClusterAnswered done = std::move(found->second);
   asked_.erase(found);
-  done(status, replies);
+  done(status, std::move(replies));
 }
 
 void CoreProcess::Tapped(uint64_t /*tap*/, const link::v1::TapEvents& /*events*/) {}
@@ -146,6 +168,7 @@ void CoreProcess::PresenceChanged(const core::PresenceChange& change) {
   uint64_t& version = versions_[std::string(change.user_id)];
   world_.Check(change.version >= version || !world_.RedisRemembers(), "versions of a user only grow");
   version = change.version;
+  watches_->OnPresenceChanged(Clocks(), change);
 }
 
 void CoreProcess::DrainCore(std::chrono::milliseconds /*window*/) {}
@@ -157,57 +180,58 @@ void CoreProcess::Report(std::string_view text) {
 }
 
 void CoreProcess::OnStoreUp(bool lost_state) {
-  hub_->OnStoreUp(world_.Clocks(), lost_state);
+  hub_->OnStoreUp(Clocks(), lost_state);
 }
 void CoreProcess::OnStoreDown(std::string_view /*why*/) {
-  hub_->OnStoreDown(world_.Clocks());
+  hub_->OnStoreDown(Clocks());
 }
 void CoreProcess::OnWritten(uint64_t id, const core::WriteResult& result) {
-  hub_->OnWritten(world_.Clocks(), id, result);
+  hub_->OnWritten(Clocks(), id, result);
 }
 void CoreProcess::OnRefreshed(uint64_t id, absl::Span<const uint32_t> missing) {
-  hub_->OnRefreshed(world_.Clocks(), id, missing);
+  hub_->OnRefreshed(Clocks(), id, missing);
 }
 void CoreProcess::OnPublished(uint64_t id, bool ok) {
-  hub_->OnPublished(world_.Clocks(), id, ok);
+  hub_->OnPublished(Clocks(), id, ok);
 }
 void CoreProcess::OnChangesRead(uint64_t id, const absl::StatusOr<core::ChangeLog>& log) {
-  hub_->OnChangesRead(world_.Clocks(), id, log);
+  if ((id & core::Watches::kReadIds) != 0) return watches_->OnChangesRead(id, log);
+  hub_->OnChangesRead(Clocks(), id, log);
 }
 void CoreProcess::OnPublishedOnce(uint64_t id, const core::OnceResult& result) {
-  hub_->OnPublishedOnce(world_.Clocks(), id, result);
+  hub_->OnPublishedOnce(Clocks(), id, result);
 }
 void CoreProcess::OnAppended(uint64_t id, const core::AppendResult& result) {
-  hub_->OnAppended(world_.Clocks(), id, result);
+  hub_->OnAppended(Clocks(), id, result);
 }
 void CoreProcess::OnRoomLogRead(uint64_t id, const absl::StatusOr<core::RoomLogPage>& page) {
-  hub_->OnRoomLogRead(world_.Clocks(), id, page);
+  hub_->OnRoomLogRead(Clocks(), id, page);
 }
 void CoreProcess::OnCoresRead(const absl::StatusOr<std::vector<uint64_t>>& cores) {
-  hub_->OnCoresRead(world_.Clocks(), cores);
+  hub_->OnCoresRead(Clocks(), cores);
 }
 void CoreProcess::OnLogoutKept(uint64_t id, bool ok) {
-  hub_->OnLogoutKept(world_.Clocks(), id, ok);
+  hub_->OnLogoutKept(Clocks(), id, ok);
 }
 void CoreProcess::OnLogoutsRead(const absl::StatusOr<core::LogoutLog>& log) {
-  hub_->OnLogoutsRead(world_.Clocks(), log);
+  hub_->OnLogoutsRead(Clocks(), log);
 }
 void CoreProcess::OnReplies(const link::v1::ClusterReplies& replies) {
   link::v1::ClusterReplies arrived;
   world_.Check(arrived.ParseFromString(replies.SerializeAsString()), "ClusterReplies parse");
-  hub_->OnReplies(world_.Clocks(), arrived);
+  hub_->OnReplies(Clocks(), arrived);
 }
 void CoreProcess::OnBus(const link::v1::BusEnvelope& envelope) {
   // As it crosses the network: what is not in the bytes does not arrive.
   link::v1::BusEnvelope arrived;
   world_.Check(arrived.ParseFromString(envelope.SerializeAsString()), "a BusEnvelope parses");
-  hub_->OnBus(world_.Clocks(), arrived);
+  hub_->OnBus(Clocks(), arrived);
 }
 void CoreProcess::OnOutsideMessage(std::string_view text) {
-  hub_->OnOutsideMessage(world_.Clocks(), text);
+  hub_->OnOutsideMessage(Clocks(), text);
 }
 void CoreProcess::OnOutsidePresence(std::string_view text) {
-  hub_->OnOutsidePresence(world_.Clocks(), text);
+  hub_->OnOutsidePresence(Clocks(), text);
 }
 
 }  // namespace presence::sim

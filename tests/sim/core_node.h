@@ -12,6 +12,7 @@
 
 #include "core/hub.h"
 #include "core/memory_store.h"
+#include "core/watches.h"
 #include "tests/sim/scheduler.h"
 #include "tests/sim/sim_link.h"
 
@@ -24,18 +25,20 @@ class CoreProcess final : public Process,
                           private core::HubOutput,
                           private core::StoreListener {
  public:
-  CoreProcess(World& world, uint64_t incarnation, bool redis_frozen);
+  CoreProcess(World& world, uint64_t incarnation, MachineClock machine_clock);
   void Start();
   // Everything that it knew is gone.
   void Crash();
 
   uint64_t incarnation() const { return incarnation_; }
+  Now Clocks() const;
   core::Hub& hub() { return *hub_; }
+  core::Watches& watches() { return *watches_; }
   core::MemoryStore& store() { return *store_; }
   bool HasUnanswered() const { return !unanswered_.empty() || !asked_.empty(); }
 
   using MessageAnswered = std::function<void(const absl::Status&, const core::MessageAnswer&)>;
-  using ClusterAnswered = std::function<void(const absl::Status&, const std::vector<link::v1::ClusterReply>&)>;
+  using ClusterAnswered = std::function<void(const absl::Status&, std::vector<link::v1::ClusterReply>)>;
   void Request(uint64_t request, const core::MessageRequest& message, MessageAnswered done);
   void Ask(uint64_t request, link::v1::ClusterRequest body, ClusterAnswered done);
   void Cancel(uint64_t request);
@@ -88,6 +91,8 @@ class CoreProcess final : public Process,
   const uint64_t incarnation_;
   std::unique_ptr<core::MemoryStore> store_;
   std::unique_ptr<core::Hub> hub_;
+  std::unique_ptr<core::Watches> watches_;
+  uint64_t last_watch_request_ = 0;
   std::map<core::LinkId, Gathered> links_;
   std::map<uint64_t, MessageAnswered> unanswered_;
   std::map<uint64_t, ClusterAnswered> asked_;

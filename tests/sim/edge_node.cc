@@ -48,7 +48,7 @@ ShardNode::ShardNode(World& world, EdgeProcess& edge, uint32_t number)
     : world_(world), edge_(edge), number_(number), shard_(OptionsOf(world, edge.incarnation(), number), *this) {}
 
 void ShardNode::Tick() {
-  shard_.OnTick(world_.Clocks());
+  shard_.OnTick(edge_.Clocks());
 }
 
 void ShardNode::Attach() {
@@ -66,7 +66,7 @@ void ShardNode::MoveTo(const std::shared_ptr<CoreProcess>& core) {
   link->edge_open = false;
   world_.SendUp(link, {SimLink::Item::Kind::kEnd, ""});
   gathered_.Clear();
-  shard_.OnLinkDown(world_.Clocks());
+  shard_.OnLinkDown(edge_.Clocks());
   AttachTo(core);
 }
 
@@ -77,7 +77,7 @@ void ShardNode::AttachTo(const std::shared_ptr<CoreProcess>& core) {
   std::snprintf(line, sizeof line, "%04x/%u attaches to core %04x", static_cast<unsigned>(edge_.incarnation() & 0xffff),
                 number_, static_cast<unsigned>(core->incarnation() & 0xffff));
   world_.Trace(line);
-  shard_.OnLinkUp(world_.Clocks());
+  shard_.OnLinkUp(edge_.Clocks());
 }
 
 void ShardNode::OnLinkFrame(const std::shared_ptr<SimLink>& link, const std::string& bytes) {
@@ -86,7 +86,7 @@ void ShardNode::OnLinkFrame(const std::shared_ptr<SimLink>& link, const std::str
   for (const link::v1::CoreCommand& command : frame.commands()) {
     if (!link->edge_open) return;  // the shard has given it up meanwhile
     Foresee(command);
-    shard_.OnCommand(world_.Clocks(), command);
+    shard_.OnCommand(edge_.Clocks(), command);
   }
 }
 
@@ -103,13 +103,13 @@ void ShardNode::OnLinkEnded(const std::shared_ptr<SimLink>& link) {
   if (!std::exchange(link->edge_open, false)) return;
   gathered_.Clear();
   link_ = nullptr;
-  shard_.OnLinkDown(world_.Clocks());
+  shard_.OnLinkDown(edge_.Clocks());
   const SimTime pause = world_.random().Between(milliseconds(1), seconds(1));
   world_.scheduler().AtProcess(world_.now() + pause, edge_.shared_from_this(), [this] { Attach(); });
 }
 
 bool ShardNode::Accept(const std::shared_ptr<Session>& session) {
-  if (!shard_.ready(world_.Clocks())) return false;
+  if (!shard_.ready(edge_.Clocks())) return false;
   uint32_t slot = 0;
   while (slot < slots_.size() && slots_[slot].session != nullptr) ++slot;
   if (slot == slots_.size()) slots_.emplace_back();
@@ -117,7 +117,7 @@ bool ShardNode::Accept(const std::shared_ptr<Session>& session) {
   session->slot = slot;
   session->generation = ++slots_[slot].generation;
   session->at_open = world_.published();
-  shard_.OnConnectionOpened(world_.Clocks(), slot, session->generation, FactsOf(*session));
+  shard_.OnConnectionOpened(edge_.Clocks(), slot, session->generation, FactsOf(*session));
   return true;
 }
 
@@ -126,8 +126,8 @@ bool ShardNode::OnClientText(Session& session, std::string_view text) {
   const bool was_closing = session.closing;
   const auto refused = [this] { return shard_.counters().frames_over_frames + shard_.counters().frames_over_bytes; };
   const uint64_t refused_before = refused(), told_before = session.refusals;
-  shard_.OnBytesReceived(world_.Clocks(), session.slot, text.size());
-  shard_.OnClientText(world_.Clocks(), session.slot, text);
+  shard_.OnBytesReceived(edge_.Clocks(), session.slot, text.size());
+  shard_.OnClientText(edge_.Clocks(), session.slot, text);
   if (session.closing) {
     world_.Check(was_closing || world_.floods(), "what a client says closes it only when it floods");
     return false;
@@ -143,7 +143,7 @@ void ShardNode::OnClientClosed(Session& session) {
 void ShardNode::Free(Session& session) {
   if (std::exchange(session.freed, true)) return;
   session.closing = true;
-  shard_.OnConnectionClosed(world_.Clocks(), session.slot);
+  shard_.OnConnectionClosed(edge_.Clocks(), session.slot);
   slots_[session.slot].session = nullptr;
 }
 
@@ -201,7 +201,7 @@ void ShardNode::CheckToken(uint32_t slot, std::string_view token) {
                                [this, session = slots_[slot].session, issued_at_s] {
                                  if (session->freed) return;
                                  session->login.issued_at_s = issued_at_s;
-                                 shard_.OnTokenChecked(world_.Clocks(), session->slot, session->generation,
+                                 shard_.OnTokenChecked(edge_.Clocks(), session->slot, session->generation,
                                                        {edge::TokenCheck::Outcome::kGood, FactsOf(*session)});
                                });
 }
@@ -211,7 +211,14 @@ void ShardNode::Report(Severity /*severity*/, uint32_t slot, std::string_view wh
   world_.Trace(std::string(what).append(" ").append(detail));
 }
 
-EdgeProcess::EdgeProcess(World& world, uint64_t incarnation) : world_(world), incarnation_(incarnation) {}
+EdgeProcess::EdgeProcess(World& world, uint64_t incarnation, MachineClock machine_clock)
+    : world_(world), incarnation_(incarnation) {
+  clock = machine_clock;
+}
+
+Now EdgeProcess::Clocks() const {
+  return clock.Read(world_.now());
+}
 
 void EdgeProcess::Start(uint32_t shards) {
   for (uint32_t i = 0; i < shards; ++i) {
@@ -222,12 +229,12 @@ void EdgeProcess::Start(uint32_t shards) {
 }
 
 void EdgeProcess::Drain(milliseconds window) {
-  for (const auto& shard : shards_) shard->shard().Drain(world_.Clocks(), window);
+  for (const auto& shard : shards_) shard->shard().Drain(Clocks(), window);
 }
 
 bool EdgeProcess::ready() const {
   return std::all_of(shards_.begin(), shards_.end(),
-                     [this](const auto& shard) { return shard->shard().ready(world_.Clocks()); });
+                     [this](const auto& shard) { return shard->shard().ready(Clocks()); });
 }
 
 void EdgeProcess::Crash() {

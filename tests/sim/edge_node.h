@@ -75,7 +75,7 @@ class ShardNode final : private edge::ShardOutput {
 
 class EdgeProcess final : public Process, public std::enable_shared_from_this<EdgeProcess> {
  public:
-  EdgeProcess(World& world, uint64_t incarnation);
+  EdgeProcess(World& world, uint64_t incarnation, MachineClock machine_clock);
   void Start(uint32_t shards);
   // Refuses newcomers, and sends its clients to other edges over this time.
   void Drain(std::chrono::milliseconds window);
@@ -83,6 +83,7 @@ class EdgeProcess final : public Process, public std::enable_shared_from_this<Ed
   void Crash();
 
   uint64_t incarnation() const { return incarnation_; }
+  Now Clocks() const;
   ShardNode& shard(uint32_t number) { return *shards_[number]; }
   uint32_t shards() const { return static_cast<uint32_t>(shards_.size()); }
 

@@ -13,6 +13,8 @@ using std::chrono::seconds;
 namespace {
 
 constexpr milliseconds kLook{50};
+// A shard that has lost its core waits so long at most before it tries the next one.
+constexpr seconds kBackoffMax{1};
 // Shards that have lost their core have another one, and clients are back.
 constexpr seconds kRestored{15};
 // Who is gone stays away for longer than each bound.
@@ -90,12 +92,12 @@ FailureTable::Failure FailureTable::Cause(FailureRow row) {
       std::vector<std::shared_ptr<SimLink>> links = world_.LiveLinks();
       random.PickFrom(links)->cut = true;
       SomebodyMoves();
-      return {silence, world_.now()};
+      return {silence + kBackoffMax, world_.now()};
     }
     case FailureRow::kCore:
       CrashCoreFor(random.Below(world_.cores().size()), random.OneIn(2));
       SomebodyMoves();
-      return {silence, world_.now()};
+      return {silence + kBackoffMax, world_.now()};
     case FailureRow::kCoreAndEdge: {
       const size_t edge = random.Below(world_.edges().size());
       const std::shared_ptr<CoreProcess> core = world_.edges()[edge].process->shard(0).link()->core;
@@ -132,7 +134,7 @@ void FailureTable::CrashCoreFor(size_t index, bool host) {
 // It stalls, or restarts, for a time in which somebody moves; then it is back.
 FailureTable::Move FailureTable::StopRedis() {
   const bool stall = world_.random().OneIn(2);
-  const bool wipe = !world_.RedisRemembers();
+  const bool wipe = world_.WipesRedis();
   const auto set = [&](bool there) {
     world_.redis_frozen = stall && !there;
     for (auto& core : world_.cores()) {
@@ -150,7 +152,10 @@ FailureTable::Move FailureTable::StopRedis() {
 FailureTable::Move FailureTable::SomebodyMoves() {
   const size_t dice = world_.random().Below(4);
   Client& client = *world_.random().PickFrom(world_.clients());
-  if (dice == 0 && MayClose()) {
+  // Where Redis has lost its data it may hear of the end of a connection from another core than it hears of the user's others from, and
+  // first; or from one that does not know that the user was there.
+  const bool may_close = !world_.WipesRedis() || world_.cores().size() == 1;
+  if (dice == 0 && may_close) {
     client.StayAway(world_.now() + kAway);
     client.Close();
     return world_.TruthOf(client.user_id()) == "away" ? Move::kLowersStatus : Move::kOther;
@@ -159,13 +164,6 @@ FailureTable::Move FailureTable::SomebodyMoves() {
   const bool away = !client.away();
   client.SetAway(away);
   return away ? Move::kLowersStatus : Move::kOther;
-}
-
-// Where Redis has lost its data, and a user's devices are at several cores, it may hear that one is gone before it hears of the others
-// again: he is shown offline for that moment. And where his shard goes to another core meanwhile, that one tells of his end and does not
-// know that he was there: nobody is told.
-bool FailureTable::MayClose() const {
-  return world_.RedisRemembers() || world_.cores().size() == 1;
 }
 
 SimTime FailureTable::Slack() const {
@@ -181,9 +179,14 @@ std::string FailureTable::Amiss() const {
     const std::string truth = world_.TruthOf(user);
     const std::string stored(core::StatusName(world_.database().GetPresence(user).status));
     if (stored != truth) return user + " is " + truth + ", but stored as " + stored;
-    if (world_.hub_options().scope != core::PresenceScope::kEveryone) continue;
     // A change that Redis has lost is known again with the next one.
     if (!world_.RedisRemembers() && truth == truth_before_.at(user)) continue;
+    for (const auto& watcher : world_.watchers()) {
+      if (watcher->Watches(user) && watcher->Believes(user) != truth) {
+        return "a watcher was told that " + user + " is " + watcher->Believes(user) + ", but it is " + truth;
+      }
+    }
+    if (world_.hub_options().scope != core::PresenceScope::kEveryone) continue;
     for (const auto& watcher : world_.clients()) {
       if (!watcher->online() || watcher->session()->closing) continue;
       const std::string believed = watcher->session()->Believes(user);

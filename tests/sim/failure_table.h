@@ -63,7 +63,6 @@ class FailureTable {
   Move StopRedis();
   // Somebody who is not concerned changes his status, or goes, while something is amiss.
   Move SomebodyMoves();
-  bool MayClose() const;
   SimTime Slack() const;
   // Who does not know the truth yet; empty: all do.
   std::string Amiss() const;

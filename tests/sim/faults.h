@@ -2,6 +2,9 @@
 // others all of them at once.
 #pragma once
 
+#include <algorithm>
+#include <functional>
+#include <string>
 #include <vector>
 
 #include "tests/sim/random.h"
@@ -16,7 +19,9 @@ class Faults {
   explicit Faults(World& world);
 
   // In this run Redis may lose its data, the change log among them.
-  bool wipes_redis() const;
+  bool wipes_redis() const { return Includes(Kind::kWipeRedis); }
+  // Or the last of it.
+  bool rolls_back_redis() const { return Includes(Kind::kRollBackRedis); }
 
   void Begin();  // until End
   // Repairs everything.
@@ -33,11 +38,14 @@ class Faults {
     kStallCore,
     kLoseRedis,  // one core does
     kFreezeRedis,
-    kRestartRedis,  // with its data
-    kWipeRedis,     // restarted without
-    kLoseBus,       // one core's subscription, alone
+    kRestartRedis,   // with its data
+    kRollBackRedis,  // restarted without the last of them: a replica that lags, a disk that does
+    kWipeRedis,      // restarted without any
+    kSetClock,
+    kLoseBus,  // one core's subscription, alone
   };
 
+  bool Includes(Kind kind) const { return std::find(kinds_.begin(), kinds_.end(), kind) != kinds_.end(); }
   void PlanNext();
   void Strike(Kind kind);
   void CutLink();
@@ -49,7 +57,9 @@ class Faults {
   void LoseBusSoon(size_t core, SimTime at_latest);  // while it waits for answers, if it does until then
   void LoseBus(size_t core);
   void FreezeRedis();
-  void RestartRedis(bool wipe);
+  void RollBackRedis();
+  // `restart`: of the database.
+  void RestartRedis(const std::string& how, const std::function<void()>& restart);
 
   World& world_;
   std::vector<Kind> kinds_;

@@ -144,7 +144,7 @@ void World::CheckTables() {
     for (uint32_t i = 0; i < edge.process->shards(); ++i) {
       ++shards;
       ShardNode& shard = edge.process->shard(i);
-      Check(shard.shard().link_live() && shard.shard().ready(Clocks()), "a shard has a core");
+      Check(shard.shard().link_live() && shard.shard().ready(edge.process->Clocks()), "a shard has a core");
       Check(shard.shard().events_held() == 0, "everything is acknowledged");
       std::string lines;
       for (const auto& [slot, line] : wished[{edge.process.get(), i}]) lines += line;
@@ -181,7 +181,16 @@ void World::CheckPresence() {
 // What a client was told last, or could read when it connected, is true. Not when Redis has lost its data: changes that only some cores
 // had heard of are then not in the log any more, and are not told again (presence itself is right: CheckPresence).
 void World::CheckWatchers() {
-  if (hub_options_.scope != core::PresenceScope::kEveryone || faults_->wipes_redis()) return;
+  if (!RedisRemembers()) return;
+  for (const auto& watcher : watchers_) {
+    for (const std::string& user : users()) {
+      if (!watcher->Watches(user)) continue;
+      const std::string believed = watcher->Believes(user);
+      Check(believed == TruthOf(user),
+            "a watcher was told that " + user + " is " + believed + ", but it is " + TruthOf(user));
+    }
+  }
+  if (hub_options_.scope != core::PresenceScope::kEveryone) return;
   for (const auto& client : clients_) {
     for (size_t i = 0; i < users_; ++i) {
       const std::string user = "user" + std::to_string(i);

@@ -15,16 +15,29 @@ namespace presence::sim {
 
 using SimTime = std::chrono::microseconds;  // since the start of the simulation
 
+// Of one machine: the steady clock runs at a rate of its own, the other one is off, and may be set.
+struct MachineClock {
+  int64_t drift_ppm = 0;
+  SimTime wall_offset{0};
+
+  Now Read(SimTime now) const {
+    return {SteadyTime() + std::chrono::hours(1) + now + now * drift_ppm / 1'000'000,
+            FromUnixMillis(1'736'856'000'000) + now + wall_offset};
+  }
+};
+
 // Something that runs on one machine. Dead, it hears nothing any more; stalled, it hears everything later.
 struct Process {
   bool alive = true;
   SimTime stalled_until{0};
+  MachineClock clock;
 };
 
 class Scheduler {
  public:
   SimTime now() const { return now_; }
-  Now Clocks() const { return {SteadyTime() + std::chrono::hours(1) + now_, FromUnixMillis(1'736'856'000'000) + now_}; }
+  // Of a clock that is right.
+  Now Clocks() const { return MachineClock().Read(now_); }
 
   void At(SimTime when, std::function<void()> run) { Plan(when, nullptr, std::move(run)); }
   void After(SimTime delay, std::function<void()> run) { At(now_ + delay, std::move(run)); }

@@ -15,6 +15,11 @@ using std::chrono::seconds;
 
 namespace {
 
+// Cores read the change log 5 s further back than they must: so far two clocks may be apart.
+constexpr SimTime kClockOffMax = seconds(2);
+// A bad quartz is off by 100 ppm; a virtual machine that is moved, by more for a while.
+constexpr int64_t kDriftPpmMax = 10'000;
+
 constexpr std::string_view kNumberField = R"("n":)";
 
 void HashInto(uint64_t* hash, std::string_view text) {  // FNV-1a
@@ -24,9 +29,9 @@ void HashInto(uint64_t* hash, std::string_view text) {  // FNV-1a
 }  // namespace
 
 World::World(uint64_t seed, bool trace)
-    : random_(seed),
-      trace_(trace),
-      database_([this] { return Clocks().wall + std::chrono::microseconds(++database_microseconds_); }) {
+    : random_(seed), trace_(trace), database_([this] {
+        return Clocks().wall + redis_clock_offset_ + std::chrono::microseconds(++database_microseconds_);
+      }) {
   // Short, so that a run sees many of them; the relations are those of the real service.
   shard_options_.heartbeat_interval = seconds(5);
   store_options_.entry_lifetime = 2 * seconds(5) + seconds(3);
@@ -61,6 +66,11 @@ World::World(uint64_t seed, bool trace)
   database_.Subscribe(this);
   cores_.resize(1 + random_.Below(3));
   edges_.resize(1 + random_.Below(3));
+  late_reads_ = random_.OneIn(2);
+  if (random_.OneIn(2)) {
+    for (auto& core : cores_) core.clock = AnyClock();
+    for (auto& edge : edges_) edge.clock = AnyClock();
+  }
   for (size_t i = 0; i < cores_.size(); ++i) StartCore(i);
   for (size_t i = 0; i < edges_.size(); ++i) StartEdge(i);
   const size_t clients = 1 + random_.Below(20);
@@ -68,7 +78,36 @@ World::World(uint64_t seed, bool trace)
     clients_.push_back(std::make_unique<Client>(*this, "user" + std::to_string(random_.Below(users_))));
     clients_.back()->Start();
   }
+  for (size_t watchers = random_.Below(3); watchers > 0; --watchers) {
+    std::set<std::string> users;
+    for (size_t i = random_.Below(4); i > 0; --i) users.insert(AnyUser());
+    watchers_.push_back(std::make_unique<Watcher>(*this, std::vector<std::string>(users.begin(), users.end())));
+    watchers_.back()->Start();
+  }
   faults_ = std::make_unique<Faults>(*this);
+}
+
+MachineClock World::AnyClock() {
+  MachineClock clock;
+  clock.drift_ppm = static_cast<int64_t>(random_.Below(2 * kDriftPpmMax + 1)) - kDriftPpmMax;
+  clock.wall_offset = random_.Between(-kClockOffMax, kClockOffMax);
+  return clock;
+}
+
+void World::SetAClock() {
+  const SimTime offset = random_.Between(-kClockOffMax, kClockOffMax);
+  const size_t machine = random_.Below(cores_.size() + edges_.size() + 1);
+  Trace("a clock is set");
+  if (machine == cores_.size() + edges_.size()) {
+    redis_clock_offset_ = offset;
+  } else if (machine < cores_.size()) {
+    cores_[machine].clock.wall_offset = offset;
+    if (cores_[machine].process != nullptr) cores_[machine].process->clock.wall_offset = offset;
+  } else {
+    Node<EdgeProcess>& edge = edges_[machine - cores_.size()];
+    edge.clock.wall_offset = offset;
+    if (edge.process != nullptr) edge.process->clock.wall_offset = offset;
+  }
 }
 
 World::~World() {
@@ -185,13 +224,13 @@ std::vector<std::shared_ptr<SimLink>> World::LiveLinks() {
 // ----------------------------------------------------------------------------------------------------------- machines
 
 void World::StartCore(size_t index) {
-  cores_[index].process = std::make_shared<CoreProcess>(*this, random_.Next() | 1, redis_frozen);
+  cores_[index].process = std::make_shared<CoreProcess>(*this, random_.Next() | 1, cores_[index].clock);
   cores_[index].process->Start();
   core_started_at_ = now();
 }
 
 void World::StartEdge(size_t index) {
-  edges_[index].process = std::make_shared<EdgeProcess>(*this, random_.Next() | 1);
+  edges_[index].process = std::make_shared<EdgeProcess>(*this, random_.Next() | 1, edges_[index].clock);
   edges_[index].process->Start(shards_per_edge_);
 }
 

@@ -25,6 +25,7 @@
 #include "tests/sim/faults.h"
 #include "tests/sim/random.h"
 #include "tests/sim/scheduler.h"
+#include "tests/sim/watcher.h"
 
 namespace presence::sim {
 
@@ -48,6 +49,7 @@ class World final : private core::BusSubscriber {
   template <typename P>
   struct Node {
     std::shared_ptr<P> process;  // null: it is down
+    MachineClock clock;
   };
 
   World(uint64_t seed, bool trace);
@@ -68,6 +70,8 @@ class World final : private core::BusSubscriber {
   Now Clocks() const { return scheduler_.Clocks(); }
   Random& random() { return random_; }
   bool RedisIsSlow() const { return redis_delay_max_ > std::chrono::milliseconds(10); }
+  // In some runs reads are answered behind what was asked after them.
+  unsigned ReadDelay() { return late_reads_ ? static_cast<unsigned>(random_.Below(4)) : 0; }
   SimTime RedisDelay() { return random_.Between(SimTime(100), redis_delay_max_); }
   SimTime GatherDelay() { return random_.Between(SimTime(0), std::chrono::milliseconds(2)); }
   SimTime ClientDelay() { return random_.Between(SimTime(100), std::chrono::milliseconds(50)); }
@@ -100,12 +104,15 @@ class World final : private core::BusSubscriber {
   void CrashEdge(size_t index, bool host);
   // As SIGTERM does it; the process ends after the time that is returned, if nothing ends it before.
   SimTime DrainEdge(size_t index);
+  // The clock of a machine, or of Redis', is set.
+  void SetAClock();
   bool redis_frozen = false;
 
   // --- clients and rooms
   bool calm() const { return calm_; }  // clients are there and do nothing new
   bool leaving() const { return leaving_; }
   std::vector<std::unique_ptr<Client>>& clients() { return clients_; }
+  const std::vector<std::unique_ptr<Watcher>>& watchers() const { return watchers_; }
   std::vector<std::string> users() const;
   std::string TruthOf(const std::string& user_id) const;  // from the live devices
   FailureTable& failures() { return failures_; }
@@ -121,8 +128,9 @@ class World final : private core::BusSubscriber {
 
   // --- messages. Each has a number, which stands in its text.
   Message& NewMessage(const std::string& room, uint64_t* number);
-  // In this run Redis never loses what it has.
-  bool RedisRemembers() const { return !faults_->wipes_redis(); }
+  // In this run Redis never loses what it has, all or the last of it.
+  bool RedisRemembers() const { return !faults_->wipes_redis() && !faults_->rolls_back_redis(); }
+  bool WipesRedis() const { return faults_->wipes_redis(); }
   // Rooms have logs: what is acknowledged is neither lost nor doubled.
   bool rooms_have_logs() const { return hub_options_.room_log_age.count() > 0; }
   void Acknowledged(uint64_t number) { messages_.at(number).acknowledged = true; }
@@ -149,6 +157,7 @@ class World final : private core::BusSubscriber {
   void OnPublication(std::shared_ptr<const core::Publication> publication) override;
   void Pass(const std::shared_ptr<SimLink>& link, bool up, SimLink::Item item);
   SimTime NetworkDelay();
+  MachineClock AnyClock();
 
   // invariants.cc
   void CheckQuiet();
@@ -178,7 +187,8 @@ class World final : private core::BusSubscriber {
   core::StoreOptions store_options_;
   core::HubOptions hub_options_;
   edge::ShardOptions shard_options_;
-  bool floods_ = false, quick_network_ = false;
+  bool floods_ = false, quick_network_ = false, late_reads_ = false;
+  SimTime redis_clock_offset_{0};
   size_t users_ = 0, rooms_ = 0;
   uint32_t shards_per_edge_ = 0;
 
@@ -188,6 +198,7 @@ class World final : private core::BusSubscriber {
   std::vector<std::shared_ptr<SimLink>> links_;
   std::vector<std::shared_ptr<Session>> sessions_;
   std::vector<std::unique_ptr<Client>> clients_;
+  std::vector<std::unique_ptr<Watcher>> watchers_;
   std::unique_ptr<Faults> faults_;
   Callers callers_{*this};
   FailureTable failures_{*this};
