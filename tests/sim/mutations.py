@@ -49,7 +49,7 @@ MUTATIONS = [
         "    if (connections_[slot].stamp != stamp) chosen_.push_back(slot);", "    chosen_.push_back(slot);"),
     Mutation(
         "grace-skipped", "an edge whose link is lost is not waited for", "core/hub.cc",
-        "now.steady - shard->lost_at >= options_.edge_grace", "now.steady - shard->lost_at >= options_.edge_grace / 50"),
+        ">= options_.edge_grace;", ">= options_.edge_grace / 50;"),
     Mutation(
         "silence-not-judged", "a link that was cut without a word is kept", "core/hub.cc",
         "    if (now.steady - link.last_event > options_.link_silence_max) silent.push_back(id);\n", ""),
