@@ -21,12 +21,15 @@ namespace {
 
 constexpr size_t kInFlightMax = 256;
 constexpr size_t kPayloadBytes = 200;
+constexpr char kRoom[] = "channel_general";
+constexpr size_t kPage = 256;  // of a log, as the hub reads it
 
 // Counts the answers; hears everything and leaves it.
 class Answers final : public StoreListener {
  public:
   uint64_t count = 0;
-  std::map<OnceResult::Outcome, uint64_t> outcomes;
+  std::map<OnceResult::Outcome, uint64_t> outcomes, appends;
+  RoomPosition newest;
   bool up = false;
 
   void OnStoreUp(bool) override { up = true; }
@@ -40,7 +43,8 @@ class Answers final : public StoreListener {
   }
   void OnAppended(uint64_t, const AppendResult& result) override {
     ++count;
-    ++outcomes[result.outcome];
+    ++appends[result.outcome];
+    newest = result.position;
   }
   void OnRoomLogRead(uint64_t, const absl::StatusOr<RoomLogPage>&) override { ++count; }
   void OnLogoutKept(uint64_t, bool) override { ++count; }
@@ -83,7 +87,7 @@ int Run(uint64_t calls, int rounds) {
 
   link::v1::BusEnvelope envelope;
   envelope.set_core(1);
-  envelope.mutable_message()->set_room_id("channel_general");
+  envelope.mutable_message()->set_room_id(kRoom);
   envelope.mutable_message()->set_text(std::string(kPayloadBytes, 'x'));
   const std::string outside(kPayloadBytes + 30, 'x'), fingerprint(32, 'f');
   const auto request = [](uint64_t number) { return "3f2a8c1e-0000-4000-8000-" + std::to_string(number); };
@@ -98,10 +102,11 @@ int Run(uint64_t calls, int rounds) {
     write.user_id = users.back();
     store.Write(write);
   }
-  while (answers.count < 500) io.run_one();
 
   // Of one of the devices, which is there as it is, or of another one, which is not let in.
   store.KeepLogout(1, {{}, "3f2a8c1e-0000-4000-8000-0007", 1'000});
+  // All of it is answered before anything is counted: one answer too many, and a round would wait for ever.
+  while (answers.count < users.size() + 1) io.run_one();
   const auto write = [&](uint64_t number, std::string_view session, bool another) {
     PresenceWrite repeat;
     repeat.key = {another ? 2u : 1u, number % 500};
@@ -122,6 +127,17 @@ int Run(uint64_t calls, int rounds) {
        {}},
       {"PublishOnce, repeated",
        [&](uint64_t) { store.PublishOnce(1, request(repeated), fingerprint, envelope, outside); },
+       {}},
+      {"Append, no request_id", [&](uint64_t) { store.Append(1, {}, {}, envelope, outside); }, {}},
+      {"Append, with a request_id",
+       [&](uint64_t number) { store.Append(1, request(number), fingerprint, envelope, outside); },
+       {}},
+      {"ReadRoomLog, nothing new", [&](uint64_t) { store.ReadRoomLog(1, kRoom, answers.newest, kPage); }, {}},
+      {"ReadRoomLog of 256, each message",
+       [&](uint64_t number) {
+         if (number % kPage != 0) return void(++answers.count);
+         store.ReadRoomLog(1, kRoom, {}, kPage);
+       },
        {}},
       {"SaveAnswer, and Publish",
        [&](uint64_t) {
@@ -166,11 +182,19 @@ int Run(uint64_t calls, int rounds) {
     std::sort(kind.us.begin(), kind.us.end());
     std::printf("%-32s %8.2f %8.2f %8.2f\n", kind.name, kind.us[kind.us.size() / 2], kind.us.front(), kind.us.back());
   }
-  const bool as_expected = answers.outcomes[OnceResult::Outcome::kPublished] == calls * static_cast<uint64_t>(rounds) &&
-                           answers.outcomes[OnceResult::Outcome::kRepeated] == calls * static_cast<uint64_t>(rounds);
-  std::printf(
-      "%s; memory for each request: %lld bytes\n", as_expected ? "all outcomes as expected" : "WRONG OUTCOMES",
-      static_cast<long long>(server.Command({"MEMORY", "USAGE", "presence.request:" + request(repeated)}).number));
+  using Outcome = OnceResult::Outcome;
+  const uint64_t all = calls * static_cast<uint64_t>(rounds);
+  const bool as_expected = answers.outcomes[Outcome::kPublished] == all &&
+                           answers.outcomes[Outcome::kRepeated] == all &&
+                           answers.appends[Outcome::kPublished] == 2 * all;
+  const auto memory = [&server](const std::string& key) {
+    return static_cast<long long>(server.Command({"MEMORY", "USAGE", key, "SAMPLES", "0"}).number);
+  };
+  const std::string log = std::string("presence.log:") + kRoom;
+  std::printf("%s; memory for each request: %lld bytes; for a log of %lld messages: %lld bytes\n",
+              as_expected ? "all outcomes as expected" : "WRONG OUTCOMES",
+              memory("presence.request:" + request(repeated)),
+              static_cast<long long>(server.Command({"XLEN", log}).number), memory(log));
   return as_expected ? 0 : 1;
 }
 
