@@ -242,9 +242,13 @@ async def test_who_gives_up_leaves_nothing_behind(scene):
         late = [getattr(scene.here, method)(timeout=0.2, **request) for method, request in CALLS.items()]
         for refusal in await asyncio.gather(*(refused(call) for call in late)):
             assert refusal.code == "DEADLINE_EXCEEDED"
+        # On a busy machine the core may see a call only when its time is over; gRPC then drops it unseen. So once more.
+        for _ in range(20):
+            if given_up(scene.cores[0]):
+                break
+            await refused(scene.here.ListRooms(timeout=0.2))
     await eventually(lambda: works(scene.here))
-    await until_async(lambda: scene.cores[0].metric('presence_core_calls_total{method="ListRooms",outcome="given_up"}'),
-                      what="that nobody waited for it any more is counted")
+    await until_async(lambda: given_up(scene.cores[0]), what="that nobody waited for it any more is counted")
     async with outage(scene.stack.redis):
         calls = [getattr(scene.here, method)(**request) for method, request in CALLS.items()]
         calls += [scene.here.WatchPresence(users={"user_ids": ["u"]}), scene.here.Tap(room_id="r")]
@@ -254,6 +258,10 @@ async def test_who_gives_up_leaves_nothing_behind(scene):
             call.cancel()
     await eventually(lambda: works(scene.here))
     await nothing_is_under_way(scene)
+
+
+def given_up(core):
+    return core.metric('presence_core_calls_total{method="ListRooms",outcome="given_up"}')
 
 
 async def nothing_is_under_way(scene):
