@@ -88,3 +88,16 @@ def deliveries(world, acknowledged, settle):
             elif times[key] > 1:
                 doubled.append((device.user, key))
     return Delivery(expected, missing, doubled)
+
+
+# What a shard could have had to fetch from a room's log when Redis lost it: an outage of that length comes before, at most.
+FETCHED_WITHIN = 30
+
+
+def broken_promises(delivered, acknowledged, emptied):
+    """Acknowledged and lost, or doubled: but for what Redis may have forgotten, messages or that it has them, when it was emptied."""
+    def forgotten(key):
+        begun, done = acknowledged[key]
+        return any(done > began - FETCHED_WITHIN and begun < ended for began, ended in emptied)
+    return [f"{user} {what} {key}, which was acknowledged" for what, which in (("missed", delivered.missing), ("got twice", delivered.doubled))
+            for user, key in which if not forgotten(key)]

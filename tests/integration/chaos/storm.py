@@ -103,11 +103,14 @@ async def run_storm(seed, seconds, users, chosen=None, say=print):
         load = [world.spawn(publishers.hope(20)), world.spawn(publishers.insist("api0", 10)),
                 world.spawn(publishers.insist("api1", 10)), world.spawn(type_on(world, world.random_of("typing")))]
         random_ = random.Random(seed)
+        emptied = []
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             fault = random_.choice(chosen)
             began = time.monotonic()
             await fault(world, random.Random(random_.random()))
+            if fault is faults.empty_redis:
+                emptied.append((began, time.monotonic()))
             say(f"{began - end + seconds:7.1f} s  {fault.__name__}, {time.monotonic() - began:.1f} s")
             await asyncio.sleep(random_.uniform(0.2, 4))
             for task in load:
@@ -147,6 +150,7 @@ async def run_storm(seed, seconds, users, chosen=None, say=print):
         offences += checker.false_absences(world, bound)
         offences += checker.disorder(world)
         delivered = checker.deliveries(world, publishers.acknowledged, settle=2)
+        offences += checker.broken_promises(delivered, publishers.acknowledged, emptied)
         await publishers.close()
         figures = {
             "seconds": seconds, "devices": len(world.devices), "acknowledged": len(publishers.acknowledged),
