@@ -122,14 +122,20 @@ def judge(top):
     return (seed.group(1) if seed else "?"), (why.group(1).strip() if why else output.strip()[:200])
 
 
+def copy_if_different(source, target):
+    """With a new time, and none of what is the same: else the build would keep what a fault has been compiled into."""
+    if not pathlib.Path(target).exists() or pathlib.Path(source).read_bytes() != pathlib.Path(target).read_bytes():
+        shutil.copyfile(source, target)
+
+
 def prepare(top):
     top.mkdir(parents=True, exist_ok=True)
     for name in ("CMakeLists.txt", "CMakePresets.json", "core", "edge", "common", "proto", "tests", "scripts", "LICENSE"):
         source, target = TOP / name, top / name
         if source.is_dir():
-            shutil.copytree(source, target, dirs_exist_ok=True)
+            shutil.copytree(source, target, dirs_exist_ok=True, copy_function=copy_if_different)
         else:
-            shutil.copy2(source, target)
+            copy_if_different(source, target)
     if not (top / "build/release/build.ninja").exists():
         code, output = run(["cmake", "--preset", "release"], top)
         if code != 0:
