@@ -6,6 +6,7 @@ import collections
 import contextlib
 import json
 import random
+import sys
 import tempfile
 import time
 import urllib.parse
@@ -27,7 +28,6 @@ class Device:
         self.sessions = []  # [opened, closed or None, close code, edge]
         self.seen = []  # Seen, of all sessions, in order
         self.view = {}  # user -> the last status that it was told
-        self.typing = []  # (when, user)
         self.subscribed = {}  # room -> since when, of this session
         self.history = []  # (room, since, until): finished subscriptions
         self.leaving = False
@@ -73,12 +73,11 @@ class Device:
             self.subscribed.setdefault(frame["channel_id"], now)
         elif kind == "message":
             data = frame["data"]
-            self.seen.append(Seen(now, "message", (data["room"], data["from"], data["n"])))
+            self.seen.append(Seen(now, "message", (sys.intern(data["room"]), sys.intern(data["from"]), data["n"])))
         elif kind == "presence":
-            self.seen.append(Seen(now, "presence", (frame["user_id"], frame["status"])))
-            self.view[frame["user_id"]] = frame["status"]
-        elif kind == "typing":
-            self.typing.append((now, frame["user_id"]))
+            user, status = sys.intern(frame["user_id"]), sys.intern(frame["status"])
+            self.seen.append(Seen(now, "presence", (user, status)))
+            self.view[user] = status
 
     async def _subscribe(self):
         for room in self.rooms:
