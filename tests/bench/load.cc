@@ -74,6 +74,23 @@ void PrintMemory(const LoadOptions& options, const char* when, const std::vector
   }
 }
 
+// Connection i subscribes to what `room` names; until all are confirmed, as `subscribed` counts.
+template <typename RoomOf>
+absl::Status SubscribeAll(ClientSwarm& swarm, const LoadOptions& options, RoomOf room, const int64_t& subscribed) {
+  for (size_t i = 0; i < options.connections; ++i) {
+    swarm.SendText(i, absl::StrCat(R"({"type":"subscribe","channel_id":")", room(i), R"("})"));
+  }
+  for (const auto start = SteadyClock::now(); subscribed < static_cast<int64_t>(options.connections);) {
+    if (auto polled = swarm.Poll(std::chrono::milliseconds(100)); !polled.ok()) return polled.status();
+    if (SteadyClock::now() - start > options.patience) {
+      return absl::DeadlineExceededError(absl::StrCat("only ", subscribed, " subscriptions were confirmed"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+constexpr std::string_view kSubscribed = R"({"type":"subscribed")";
+
 // New users are announced to everybody, so a swarm that has just opened is busy for a while. Waits for a second without
 // a frame that `others` counts, at most two minutes. Everybody pings meanwhile, so that nobody counts as gone.
 absl::Status AwaitQuiet(ClientSwarm& swarm, const LoadOptions& options, const int64_t& others) {
@@ -117,9 +134,11 @@ class Closes {
 
 class IdleCounts : public SwarmHandler {
  public:
-  void OnText(size_t, std::string_view text) override { ++(text.starts_with(R"({"type":"pong")") ? pongs : others); }
+  void OnText(size_t, std::string_view text) override {
+    ++(text.starts_with(R"({"type":"pong")") ? pongs : text.starts_with(kSubscribed) ? subscribed : others);
+  }
   void OnClosed(size_t, uint16_t code, std::string_view reason) override { closes.Add(code, reason); }
-  int64_t pongs = 0, others = 0;
+  int64_t pongs = 0, subscribed = 0, others = 0;
   Closes closes;
 };
 
@@ -131,6 +150,10 @@ absl::Status RunIdle(const LoadOptions& options, const std::vector<std::string>&
   const auto start = SteadyClock::now();
   if (absl::Status status = swarm.OpenAll(options.patience); !status.ok()) return status;
   std::printf("%zu connections open after %.2f s\n", swarm.open(), SecondsSince(start));
+  if (options.rooms > 0) {
+    const auto room = [&](size_t i) { return absl::StrCat("channel_load-", i % options.rooms); };
+    if (absl::Status status = SubscribeAll(swarm, options, room, counts.subscribed); !status.ok()) return status;
+  }
   if (absl::Status status = AwaitQuiet(swarm, options, counts.others); !status.ok()) return status;
   auto opened = UsageOf(options.processes);
   if (!opened.ok()) return opened.status();
@@ -197,7 +220,7 @@ class FanoutCounts : public SwarmHandler {
 
   void OnText(size_t connection, std::string_view text) override {
     if (!text.starts_with(prefix_)) {
-      ++(text.starts_with(R"({"type":"subscribed")") ? subscribed : others);
+      ++(text.starts_with(kSubscribed) ? subscribed : others);
       return;
     }
     // {"room_id":"...","seq":N,"at":NANOSECONDS,"pad":"..."}
@@ -255,15 +278,9 @@ absl::Status RunFanout(const LoadOptions& options, const std::vector<std::string
   ClientSwarm swarm(SwarmOptionsOf(options, tokens), counts);
   if (absl::Status status = swarm.OpenAll(options.patience); !status.ok()) return status;
 
-  const std::string subscribe = R"({"type":"subscribe","channel_id":")" + options.room + R"("})";
-  for (size_t i = 0; i < options.connections; ++i) swarm.SendText(i, subscribe);
   const auto connections = static_cast<int64_t>(options.connections);
-  for (const auto start = SteadyClock::now(); counts.subscribed < connections;) {
-    if (auto polled = swarm.Poll(std::chrono::milliseconds(100)); !polled.ok()) return polled.status();
-    if (SteadyClock::now() - start > options.patience) {
-      return absl::DeadlineExceededError(absl::StrCat("only ", counts.subscribed, " subscriptions were confirmed"));
-    }
-  }
+  const auto room = [&](size_t) -> const std::string& { return options.room; };
+  if (absl::Status status = SubscribeAll(swarm, options, room, counts.subscribed); !status.ok()) return status;
   if (absl::Status status = AwaitQuiet(swarm, options, counts.others); !status.ok()) return status;
   const int64_t others_before = counts.others;
   std::printf("%zu connections in room %s\n", swarm.open(), options.room.c_str());

@@ -86,6 +86,7 @@ absl::StatusOr<LoadOptions> ParseLoadOptions(const std::vector<std::string>& arg
       {"--audience", Text(&options.audience)},
       {"--seconds", Seconds(&options.hold)},
       {"--ping", Seconds(&options.ping_interval)},
+      {"--rooms", Number(&options.rooms)},
       {"--room", Text(&options.room)},
       {"--messages", Number(&options.messages)},
       {"--payload", Number(&options.payload_bytes)},
@@ -134,6 +135,7 @@ For both
 idle: opens, waits, reports memory per connection
   --seconds S        how long                                                  30
   --ping S           each client says {"type":"ping"} that often               25
+  --rooms N          each is in one of so many rooms                           0
 
 fanout: publishes into a room that everybody is in, counts each delivery
   --room R, --messages N, --payload BYTES                                      channel_load, 1000, 200

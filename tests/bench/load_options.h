@@ -32,6 +32,7 @@ struct LoadOptions {
   // idle
   std::chrono::seconds hold{30};
   std::chrono::seconds ping_interval{25};
+  size_t rooms = 0;  // connection i subscribes to channel_load-{i % rooms}; 0: to none
 
   // fanout
   std::string room = "channel_load";
