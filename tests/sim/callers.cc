@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <utility>
 
 #include "common/connection_id.h"
@@ -20,8 +21,8 @@ constexpr int kRepeatsMax = 8;
 // What a client did so long before an order may reach a core after it, when a link was lost in between.
 constexpr seconds kLateMax{45};
 
-// Whether that hub takes the connection for live, and in the room, if one is named.
-bool Knows(const CoreProcess& core, const Session& session, const std::string& room) {
+// By which attach of its shard that hub takes the connection for live, and in the room, if one is named; 0: it does not.
+uint64_t KnownBy(const CoreProcess& core, const Session& session, const std::string& room) {
   const std::string dump = const_cast<CoreProcess&>(core).hub().DebugDump();
   char head[64], name[24];
   std::snprintf(head, sizeof head, "edge %016llx shard %u ",
@@ -29,13 +30,15 @@ bool Knows(const CoreProcess& core, const Session& session, const std::string& r
   std::snprintf(name, sizeof name, "  %016llx ",
                 static_cast<unsigned long long>(ConnectionId{session.shard, session.slot, session.generation}.Pack()));
   const size_t shard = dump.find(head);
-  if (shard == std::string::npos) return false;
+  if (shard == std::string::npos) return 0;
   const size_t next_shard = dump.find("edge ", shard + 1);
   const size_t line = dump.find(name, shard);
-  if (line == std::string::npos || line > next_shard) return false;
+  if (line == std::string::npos || line > next_shard) return 0;
   const std::string text = dump.substr(line, dump.find('\n', line) - line) + " ";
-  return text.find(" " + session.user_id + " ") != std::string::npos &&
-         (room.empty() || text.find(" " + room + " ") != std::string::npos);
+  if (text.find(" " + session.user_id + " ") == std::string::npos) return 0;
+  if (!room.empty() && text.find(" " + room + " ") == std::string::npos) return 0;
+  constexpr std::string_view kAttach = "attach ";
+  return std::strtoull(dump.c_str() + dump.find(kAttach, shard) + kAttach.size(), nullptr, 10);
 }
 
 }  // namespace
@@ -169,10 +172,11 @@ std::vector<Callers::Order> Callers::Concerned(const std::string& user, const Or
     if (node.process == nullptr) continue;
     for (const auto& session : world_.sessions()) {
       if (session->user_id != user || session->closing || !session->greeted) continue;
-      if (!Knows(*node.process, *session, order.room)) continue;
+      const uint64_t attach = KnownBy(*node.process, *session, order.room);
+      if (attach == 0) continue;
       concerned.push_back(order);
       concerned.back().session = session;
-      concerned.back().attach = session->edge->shard(session->shard).attach();
+      concerned.back().attach = attach;
       concerned.back().core = node.process;
     }
   }

@@ -61,13 +61,14 @@ void ShardNode::Attach() {
   AttachTo(core);
 }
 
-void ShardNode::MoveTo(const std::shared_ptr<CoreProcess>& core) {
-  const std::shared_ptr<SimLink> link = link_;
+void ShardNode::MoveTo(const std::shared_ptr<CoreProcess>& core, SimTime pause) {
+  const std::shared_ptr<SimLink> link = std::exchange(link_, nullptr);
   link->edge_open = false;
   world_.SendUp(link, {SimLink::Item::Kind::kEnd, ""});
   gathered_.Clear();
   shard_.OnLinkDown(edge_.Clocks());
-  AttachTo(core);
+  if (pause.count() == 0) return AttachTo(core);
+  world_.scheduler().AtProcess(world_.now() + pause, edge_.shared_from_this(), [this, core] { AttachTo(core); });
 }
 
 void ShardNode::AttachTo(const std::shared_ptr<CoreProcess>& core) {

@@ -30,8 +30,8 @@ class ShardNode final : private edge::ShardOutput {
   void Tick();
   // Looks for a core until it has one.
   void Attach();
-  // Ends its link and comes to this core.
-  void MoveTo(const std::shared_ptr<CoreProcess>& core);
+  // Ends its link and comes to this core, after that time.
+  void MoveTo(const std::shared_ptr<CoreProcess>& core, SimTime pause = SimTime(0));
   void OnLinkFrame(const std::shared_ptr<SimLink>& link, const std::string& bytes);
   void OnLinkEnded(const std::shared_ptr<SimLink>& link);
 

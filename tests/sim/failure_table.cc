@@ -144,7 +144,10 @@ FailureTable::Move FailureTable::StopRedis() {
   set(false);
   if (!stall) wipe ? world_.database().Wipe() : world_.database().Restart();
   const Move move = SomebodyMoves();
-  world_.RunFor(world_.random().Between(milliseconds(100), seconds(10)));
+  // Now and then for longer than entries live: 13 s.
+  const bool long_away = world_.random().OneIn(3);
+  world_.RunFor(long_away ? world_.random().Between(seconds(13), seconds(20))
+                          : world_.random().Between(milliseconds(100), seconds(10)));
   set(true);
   return move;
 }

@@ -87,6 +87,9 @@ MUTATIONS = [
         "return item.second.deadline_ms <= now.ms && (tombstone || !quiet);",
         "return item.second.deadline_ms <= now.ms;"),
     Mutation(
+        "reads-kept", "what was read of a room's log before the bus was lost counts when it stands again", "core/hub_room_log.cc",
+        "  reads_.Forget();\n", ""),
+    Mutation(
         "void-token-let-in", "a core that did not hear of a logout lets the session go on", "core/memory_sessions.cc",
         "  return covers({write.user_id, {}}) || (!write.session_id.empty() && covers({{}, write.session_id}));",
         "  return covers({write.user_id, {}});"),

@@ -165,16 +165,26 @@ class World final : private core::BusSubscriber {
   void CheckAcknowledged();
   void CheckPresence();
   void CheckWatchers();
+  void CheckEmpty();
+  void CheckDatabaseEmpty();
+
+  // probes.cc
   void ProbeRooms();
   void ProbeUsers();
   void ProbeOrders();
+  void ProbePendingOrders();
+  void Order(link::v1::ClusterRequest body, uint32_t concerned, std::shared_ptr<int> unanswered);
+  // What was ordered, by user, and by room.
+  std::map<std::string, bool> OrderStatuses(const std::shared_ptr<int>& unanswered);
+  std::map<std::string, std::string> OrderOutOfRooms(const std::shared_ptr<int>& unanswered);
+  void CheckOrdered(const std::map<std::string, bool>& away, const std::map<std::string, std::string>& out);
+  uint32_t DevicesOf(const std::string& user) const;
   void ProbeLogouts();
   void ProbeMoves();
+  void ProbeLostBus();
   void ProbeDrain();
   void ProbeQueries();
   void ProbePresence();
-  void CheckEmpty();
-  void CheckDatabaseEmpty();
   bool ShareARoom(const Client& client, const std::string& user_id) const;
 
   Scheduler scheduler_;

@@ -1,0 +1,344 @@
+// What is tried at a quiet point, when nothing fails, and must come out exactly so.
+#include <algorithm>
+#include <set>
+
+#include "tests/sim/world.h"
+
+namespace presence::sim {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+constexpr seconds kProbe{3};
+// A client notices within 2 s, and may do so again: who logs in in the second of a logout has to do it once more.
+constexpr seconds kRelogin{15};
+// Several ways through a slow network, of up to 1 s each, are rarely longer; EDGE_GRACE is.
+constexpr seconds kMove{4};
+// Until nothing lingers any more: 0.5 s to come back and 10 s to be waited for, and a sweep.
+constexpr seconds kDrained{15};
+// Whoever was closed looks at it within 2 s, and subscribes again.
+constexpr seconds kBack{6};
+
+}  // namespace
+
+void World::ProbeRooms() {
+  std::map<std::string, uint64_t> numbers;
+  std::set<std::string> typed;
+  for (const auto& client : clients_) client->session()->typing_frames.clear();
+  for (size_t i = 0; i < rooms_; ++i) {
+    const std::string room = "room" + std::to_string(i);
+    const auto members = static_cast<uint32_t>(std::count_if(
+        clients_.begin(), clients_.end(), [&](const auto& client) { return client->rooms().contains(room); }));
+    numbers[room] = callers_.Broadcast(*AnyCore(), room,
+                                       [this, members](const absl::Status& status, const core::MessageAnswer& answer) {
+                                         Check(status.ok() && !answer.count_incomplete && answer.reached == members,
+                                               "a message is answered with the number of those whom it reaches");
+                                       });
+    for (const auto& client : clients_) {
+      if (!client->rooms().contains(room) || !typed.insert(room + " " + client->user_id()).second) continue;
+      client->Type(room);
+      break;
+    }
+  }
+  RunFor(kProbe);
+  for (const auto& client : clients_) {
+    const Session& session = *client->session();
+    for (const auto& [room, number] : numbers) {
+      Check(session.messages.contains(number) == client->rooms().contains(room),
+            "a message reaches the members of its room");
+    }
+    for (const std::string& who : typed) {
+      const bool member = client->rooms().contains(who.substr(0, who.find(' ')));
+      const auto count = session.typing_frames.find(who);
+      Check((count == session.typing_frames.end() ? 0 : count->second) == (member ? 1 : 0),
+            "typing reaches each member once");
+    }
+  }
+}
+
+void World::ProbeUsers() {
+  std::map<std::string, uint64_t> numbers;
+  for (size_t i = 0; i < users_; ++i) {
+    const std::string user = "user" + std::to_string(i);
+    const uint32_t devices = DevicesOf(user);
+    numbers[user] = callers_.SendToUser(*AnyCore(), user,
+                                        [this, devices](const absl::Status& status, const core::MessageAnswer& answer) {
+                                          Check(status.ok() && !answer.count_incomplete && answer.reached == devices,
+                                                "a message to a user is answered with the number of devices");
+                                        });
+  }
+  RunFor(kProbe);
+  for (const auto& client : clients_) {
+    Check(client->session()->messages.contains(numbers[client->user_id()]),
+          "a message reaches all devices of its user");
+  }
+}
+
+// Each shard goes to a core, the same or another. Its former core must have forgotten it before its grace is over: CheckTables, and
+// the counts of the probes that follow.
+void World::ProbeMoves() {
+  for (const Node<EdgeProcess>& edge : edges_) {
+    for (uint32_t i = 0; i < edge.process->shards(); ++i) {
+      if (random_.OneIn(2)) edge.process->shard(i).MoveTo(AnyCore());
+    }
+  }
+  RunFor(kMove);
+  CheckTables();
+  CheckPresence();
+}
+
+// Shards come to a core, which loses the bus while it reads their rooms' logs. What another core is given meanwhile reaches everybody.
+void World::ProbeLostBus() {
+  if (cores_.size() < 2 || !rooms_have_logs()) return;
+  const size_t index = random_.Below(cores_.size());
+  const std::shared_ptr<CoreProcess> core = cores_[index].process;
+  for (const Node<EdgeProcess>& edge : edges_) {
+    for (uint32_t i = 0; i < edge.process->shards(); ++i) edge.process->shard(i).MoveTo(core);
+  }
+  const SimTime at_latest = now() + seconds(1);
+  while (core->hub().sizes().room_reads == 0 && now() < at_latest) RunFor(SimTime(200));
+  Trace("core " + std::to_string(index) + " loses its subscription");
+  core->store().SetSubscribed(false);
+  std::map<std::string, uint64_t> numbers;
+  for (size_t i = 0; i < rooms_; ++i) {
+    const std::string room = "room" + std::to_string(i);
+    numbers[room] = callers_.Broadcast(*cores_[(index + 1) % cores_.size()].process, room);
+  }
+  RunFor(random_.Between(milliseconds(100), seconds(2)));
+  core->store().SetSubscribed(true);
+  RunFor(kMove);
+  for (const auto& client : clients_) {
+    for (const std::string& room : client->rooms()) {
+      Check(client->session()->messages.contains(numbers[room]),
+            "message " + std::to_string(numbers[room]) + " in " + room + " reaches " + client->session()->Name());
+    }
+  }
+  CheckTables();
+}
+
+// An edge is stopped as it should be, and started again: its clients come back to another one, or to this one, and nobody is seen to go.
+void World::ProbeDrain() {
+  const size_t index = random_.Below(edges_.size());
+  rolling_ = edges_.size() > 1;  // else there is nowhere to go until it is back, which may take too long
+  RunFor(DrainEdge(index) + random_.Between(milliseconds(50), seconds(3)));
+  StartEdge(index);
+  RunFor(kDrained);
+  rolling_ = false;
+  for (const auto& client : clients_) Check(client->online(), client->user_id() + " is back");
+  CheckTables();
+  CheckPresence();
+}
+
+void World::Order(link::v1::ClusterRequest body, uint32_t concerned, std::shared_ptr<int> unanswered) {
+  ++*unanswered;
+  // Who was closed may be back before the last core has the order: closed again.
+  const bool may_be_more = body.has_disconnect();
+  callers_.Ask(*AnyCore(), std::move(body), [=, this](const absl::Status& status, const auto& replies) {
+    --*unanswered;
+    uint32_t count = 0;
+    for (const link::v1::ClusterReply& reply : replies) count += reply.count().count();
+    Check(status.ok() && (count == concerned || (may_be_more && count > concerned)),
+          "an order is answered with the number of those who carried it out, " + std::to_string(concerned) +
+              ", but with " + std::to_string(count) + " " + status.ToString());
+  });
+}
+
+void World::ProbeOrders() {
+  const auto unanswered = std::make_shared<int>(0);
+  const std::map<std::string, bool> away = OrderStatuses(unanswered);
+  const std::map<std::string, std::string> out = OrderOutOfRooms(unanswered);
+  RunFor(kProbe);
+  Check(*unanswered == 0, "orders are answered in time");
+  CheckOrdered(away, out);
+}
+
+// While links are lost. Each shard comes back to its core within the time that an order has: what it did not hear it is told again.
+void World::ProbePendingOrders() {
+  SetQuickNetwork(true);
+  RunFor(seconds(1));  // what was sent before may be slower
+  const auto unanswered = std::make_shared<int>(0);
+  std::map<std::string, bool> away;
+  std::map<std::string, std::string> out;
+  std::string closed;
+  std::vector<std::shared_ptr<Session>> before;
+  for (const auto& client : clients_) before.push_back(client->session());
+  switch (random_.Below(3)) {
+    case 0:
+      away = OrderStatuses(unanswered);
+      break;
+    case 1:
+      out = OrderOutOfRooms(unanswered);
+      break;
+    default: {
+      closed = AnyUser();
+      link::v1::ClusterRequest body;
+      body.mutable_disconnect()->set_user_id(closed);
+      body.mutable_disconnect()->set_code(1008);
+      body.mutable_disconnect()->set_reason("ordered");
+      Order(body, DevicesOf(closed), unanswered);
+      break;
+    }
+  }
+  for (const Node<EdgeProcess>& edge : edges_) {
+    for (uint32_t i = 0; i < edge.process->shards(); ++i) {
+      if (random_.OneIn(4)) continue;
+      ShardNode& shard = edge.process->shard(i);
+      const SimTime pause = random_.Between(milliseconds(1), seconds(1));
+      scheduler_.AtProcess(now() + random_.Between(SimTime(0), milliseconds(300)), edge.process,
+                           [&shard, pause] { shard.MoveTo(shard.link()->core, pause); });
+    }
+  }
+  RunFor(kProbe);
+  Check(*unanswered == 0, "orders are answered in time");
+  for (const auto& session : before) {
+    Check(session->closing == (session->user_id == closed), session->Name() + " is closed as ordered, or else stays");
+  }
+  if (!closed.empty()) RunFor(kBack);
+  CheckOrdered(away, out);
+  CheckTables();
+  SetQuickNetwork(false);
+}
+
+uint32_t World::DevicesOf(const std::string& user) const {
+  return static_cast<uint32_t>(
+      std::count_if(clients_.begin(), clients_.end(), [&](const auto& client) { return client->user_id() == user; }));
+}
+
+// Everybody's.
+std::map<std::string, bool> World::OrderStatuses(const std::shared_ptr<int>& unanswered) {
+  std::map<std::string, bool> away;
+  for (const std::string& user : users()) {
+    away[user] = random_.OneIn(2);
+    link::v1::ClusterRequest body;
+    body.mutable_status()->set_user_id(user);
+    body.mutable_status()->set_status(away[user] ? link::v1::STATUS_AWAY : link::v1::STATUS_ONLINE);
+    Order(body, DevicesOf(user), unanswered);
+  }
+  return away;
+}
+
+// One user of each room.
+std::map<std::string, std::string> World::OrderOutOfRooms(const std::shared_ptr<int>& unanswered) {
+  std::map<std::string, std::string> out;
+  for (size_t i = 0; i < rooms_; ++i) {
+    const std::string room = "room" + std::to_string(i);
+    const std::string user = out[room] = AnyUser();
+    link::v1::ClusterRequest body;
+    body.mutable_unsubscribe()->set_user_id(user);
+    body.mutable_unsubscribe()->set_room_id(room);
+    const auto concerned = std::count_if(clients_.begin(), clients_.end(), [&](const auto& client) {
+      return client->user_id() == user && client->rooms().contains(room);
+    });
+    Order(body, static_cast<uint32_t>(concerned), unanswered);
+  }
+  return out;
+}
+
+void World::CheckOrdered(const std::map<std::string, bool>& away, const std::map<std::string, std::string>& out) {
+  for (const auto& client : clients_) {
+    const auto status = away.find(client->user_id());
+    Check(status == away.end() || client->away() == status->second, "a status that was ordered is so");
+    Check(client->online() && !client->session()->HasUnanswered(), "nothing is unanswered after an order");
+    for (const auto& [room, user] : out) {
+      Check(client->user_id() != user || !client->rooms().contains(room), "who was taken out of a room is not in it");
+    }
+  }
+  CheckPresence();
+}
+
+void World::ProbeQueries() {
+  size_t answered = 0;
+  link::v1::ClusterRequest rooms;
+  rooms.mutable_rooms()->set_limit(100);
+  callers_.Ask(*AnyCore(), rooms, [&](const absl::Status& status, const std::vector<link::v1::ClusterReply>& replies) {
+    ++answered;
+    Check(status.ok() && replies.size() == cores_.size(), "every core tells its rooms");
+    std::map<std::string, uint32_t> told, truth;
+    for (const link::v1::ClusterReply& reply : replies) {
+      for (const link::v1::RoomCount& room : reply.rooms().rooms()) told[room.room_id()] += room.connections();
+    }
+    for (const auto& client : clients_) {
+      for (const std::string& room : client->rooms()) ++truth[room];
+    }
+    Check(told == truth, "the cores' rooms are those of the clients");
+  });
+  link::v1::ClusterRequest state;
+  state.mutable_state();
+  callers_.Ask(*AnyCore(), state, [&](const absl::Status& status, const std::vector<link::v1::ClusterReply>& replies) {
+    ++answered;
+    uint64_t connections = 0;
+    int shards = 0;
+    for (const link::v1::ClusterReply& reply : replies) {
+      connections += reply.state().connections();
+      shards += reply.state().shards_size();
+    }
+    Check(status.ok() && connections == clients_.size(), "every client is somebody's");
+    Check(shards == static_cast<int>(edges_.size() * shards_per_edge_), "every shard is somebody's");
+  });
+  RunFor(kProbe);
+  Check(answered == 2, "queries are answered in time");
+}
+
+// Nothing fails: a session, and then a user, is out on every edge when it is answered, and nobody else is.
+void World::ProbeLogouts() {
+  const Client& client = *random_.PickFrom(clients_);
+  const std::string session_id = client.session()->login.session_id;
+  std::vector<std::shared_ptr<Session>> before;
+  for (const auto& other : clients_) before.push_back(other->session());
+  int answered = 0;
+  const auto log_out = [&](const std::string& user, const std::string& session) {
+    callers_.LogOut(*AnyCore(), user, session, [&, user](const absl::Status& status, const auto&) {
+      ++answered;
+      Check(status.ok(), "a logout is carried out where nothing fails: " + status.ToString());
+      for (const auto& other : before) {
+        const bool out = user.empty() ? other->login.session_id == session_id : other->user_id == user;
+        Check(!out || other->closing, other->Name() + " is out");
+      }
+    });
+  };
+  log_out("", session_id);
+  RunFor(kProbe);
+  Check(answered == 1, "a logout is answered in time");
+  for (const auto& other : before) {
+    Check(other->closing == (other->login.session_id == session_id), "one session alone has ended");
+  }
+  log_out(client.user_id(), "");
+  RunFor(kProbe);
+  Check(answered == 2, "a logout is answered in time");
+  RunFor(kRelogin);
+  callers_.CheckLogouts();
+  CheckPresence();
+}
+
+void World::ProbePresence() {
+  std::set<std::string> changed;
+  for (size_t i = 0; i < users_; ++i) {
+    const std::string user = "user" + std::to_string(i);
+    const std::string before = TruthOf(user);
+    for (const auto& client : clients_) {
+      if (client->user_id() == user) client->SetAway(before == "online");
+    }
+    if (TruthOf(user) != before) changed.insert(user);
+  }
+  RunFor(kProbe);
+  CheckPresence();
+  for (const auto& client : clients_) {
+    for (const std::string& user : changed) {
+      if (hub_options_.scope == core::PresenceScope::kRooms && !ShareARoom(*client, user)) continue;
+      const auto seen = client->session()->seen.find(user);
+      Check(seen != client->session()->seen.end() && seen->second == TruthOf(user),
+            client->session()->Name() + " sees that " + user + " is " + TruthOf(user));
+    }
+  }
+}
+
+bool World::ShareARoom(const Client& client, const std::string& user_id) const {
+  return std::any_of(clients_.begin(), clients_.end(), [&](const auto& other) {
+    return other->user_id() == user_id &&
+           std::any_of(other->rooms().begin(), other->rooms().end(),
+                       [&](const std::string& room) { return client.rooms().contains(room); });
+  });
+}
+
+}  // namespace presence::sim
