@@ -10,10 +10,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
+#include <random>
 #include <thread>
 
 namespace presence {
@@ -26,19 +29,24 @@ constexpr std::chrono::seconds kStartMax{20};
   std::abort();
 }
 
-// The kernel picks it, and Redis takes it a moment later.
+// Redis takes it a moment later, and again when it is restarted: so it is none of those that the kernel gives to outgoing connections.
 uint16_t FreePort() {
-  const int fd = socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  if (bind(fd, reinterpret_cast<sockaddr*>(&address), size) != 0 ||
-      getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0) {
-    Die("no free port");
+  uint32_t below = 0;
+  std::ifstream("/proc/sys/net/ipv4/ip_local_port_range") >> below;
+  if (below == 0) Die("/proc does not say which ports are for outgoing connections");
+  std::random_device random;
+  std::uniform_int_distribution<uint32_t> any(std::min(10'000u, below / 2), below - 1);
+  for (int attempt = 0; attempt < 1000; ++attempt) {
+    const int fd = socket(AF_INET, SOCK_STREAM, 0);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    address.sin_port = htons(static_cast<uint16_t>(any(random)));
+    const bool free = bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0;
+    close(fd);
+    if (free) return ntohs(address.sin_port);
   }
-  close(fd);
-  return ntohs(address.sin_port);
+  Die("no free port");
 }
 
 RedisValue Convert(const redisReply& reply) {

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import pathlib
+import random
 import signal
 import socket
 import subprocess
@@ -57,13 +58,15 @@ _ports = set()
 
 
 def free_port():
+    """Below those that the kernel gives to outgoing connections: one of them could take it before its program listens, or while it is restarted."""
+    below = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        if port not in _ports:
-            _ports.add(port)
-            return port
+        port = random.randrange(min(10_000, below // 2), below)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in _ports:
+                _ports.add(port)
+                return port
 
 
 class Keys:
