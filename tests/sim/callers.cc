@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <cstdlib>
 #include <utility>
 
 #include "common/connection_id.h"
@@ -20,9 +19,11 @@ namespace {
 constexpr int kRepeatsMax = 8;
 // What a client did so long before an order may reach a core after it, when a link was lost in between.
 constexpr seconds kLateMax{45};
+// By then a new link has brought it, unless somebody was stalled: 8 s.
+constexpr seconds kSettled{12};
 
-// By which attach of its shard that hub takes the connection for live, and in the room, if one is named; 0: it does not.
-uint64_t KnownBy(const CoreProcess& core, const Session& session, const std::string& room) {
+// Whether that hub takes the connection for live, and in the room, if one is named.
+bool Knows(const CoreProcess& core, const Session& session, const std::string& room) {
   const std::string dump = const_cast<CoreProcess&>(core).hub().DebugDump();
   char head[64], name[24];
   std::snprintf(head, sizeof head, "edge %016llx shard %u ",
@@ -30,15 +31,13 @@ uint64_t KnownBy(const CoreProcess& core, const Session& session, const std::str
   std::snprintf(name, sizeof name, "  %016llx ",
                 static_cast<unsigned long long>(ConnectionId{session.shard, session.slot, session.generation}.Pack()));
   const size_t shard = dump.find(head);
-  if (shard == std::string::npos) return 0;
+  if (shard == std::string::npos) return false;
   const size_t next_shard = dump.find("edge ", shard + 1);
   const size_t line = dump.find(name, shard);
-  if (line == std::string::npos || line > next_shard) return 0;
+  if (line == std::string::npos || line > next_shard) return false;
   const std::string text = dump.substr(line, dump.find('\n', line) - line) + " ";
-  if (text.find(" " + session.user_id + " ") == std::string::npos) return 0;
-  if (!room.empty() && text.find(" " + room + " ") == std::string::npos) return 0;
-  constexpr std::string_view kAttach = "attach ";
-  return std::strtoull(dump.c_str() + dump.find(kAttach, shard) + kAttach.size(), nullptr, 10);
+  return text.find(" " + session.user_id + " ") != std::string::npos &&
+         (room.empty() || text.find(" " + room + " ") != std::string::npos);
 }
 
 }  // namespace
@@ -172,11 +171,12 @@ std::vector<Callers::Order> Callers::Concerned(const std::string& user, const Or
     if (node.process == nullptr) continue;
     for (const auto& session : world_.sessions()) {
       if (session->user_id != user || session->closing || !session->greeted) continue;
-      const uint64_t attach = KnownBy(*node.process, *session, order.room);
-      if (attach == 0) continue;
+      if (!Knows(*node.process, *session, order.room)) continue;
       concerned.push_back(order);
       concerned.back().session = session;
-      concerned.back().attach = attach;
+      const ShardNode& shard = session->edge->shard(session->shard);
+      // A link that has just come may not have brought all that the client had said before.
+      concerned.back().attach = world_.now() - shard.attached_at() > kSettled ? shard.attach() : 0;
       concerned.back().core = node.process;
     }
   }

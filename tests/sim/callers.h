@@ -64,7 +64,7 @@ class Callers {
     bool away = false;
     SimTime issued{0};
     std::shared_ptr<Session> session;
-    uint64_t attach = 0;                // of its shard, as that core knew it then
+    uint64_t attach = 0;                // of its shard, then; 0: it was new
     std::shared_ptr<CoreProcess> core;  // that knew it
   };
 

@@ -74,6 +74,7 @@ void ShardNode::MoveTo(const std::shared_ptr<CoreProcess>& core, SimTime pause) 
 void ShardNode::AttachTo(const std::shared_ptr<CoreProcess>& core) {
   link_ = world_.Connect(edge_.shared_from_this(), number_, core);
   ++attach_;
+  attached_at_ = world_.now();
   char line[64];
   std::snprintf(line, sizeof line, "%04x/%u attaches to core %04x", static_cast<unsigned>(edge_.incarnation() & 0xffff),
                 number_, static_cast<unsigned>(core->incarnation() & 0xffff));

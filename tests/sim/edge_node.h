@@ -26,6 +26,7 @@ class ShardNode final : private edge::ShardOutput {
   edge::Shard& shard() { return shard_; }
   const std::shared_ptr<SimLink>& link() const { return link_; }
   uint64_t attach() const { return attach_; }
+  SimTime attached_at() const { return attached_at_; }  // when it asked for this link
 
   void Tick();
   // Looks for a core until it has one.
@@ -69,6 +70,7 @@ class ShardNode final : private edge::ShardOutput {
   std::vector<Slot> slots_;
   std::shared_ptr<SimLink> link_;  // null: none
   uint64_t attach_ = 0;
+  SimTime attached_at_{0};
   link::v1::EdgeFrame gathered_;
   bool flush_planned_ = false;
 };
