@@ -11,6 +11,8 @@ using std::chrono::milliseconds;
 namespace {
 
 constexpr uint64_t kWatchRequests = uint64_t{1} << 62;  // the callers' are below
+// As core/main.cc: for what was accepted; then for calls under way.
+constexpr std::chrono::seconds kDrainMax{4}, kCallsMax{2};
 
 }  // namespace
 
@@ -54,6 +56,55 @@ void CoreProcess::Crash() {
   store_.reset();
 }
 
+void CoreProcess::Stop() {
+  hub_->StopJudging();
+  watches_->Shutdown(absl::UnavailableError("core is stopping"));
+  stop_since_ = world_.now();
+  EndLinks(milliseconds(0));
+  Step();
+}
+
+void CoreProcess::DrainCore(milliseconds window) {
+  // Not from inside the hub.
+  world_.scheduler().AtProcess(world_.now(), shared_from_this(), [this, window] {
+    if (!refusing_) EndLinks(window);
+  });
+}
+
+// Of n links the i-th, from 0, ends after i/n of the window.
+void CoreProcess::EndLinks(milliseconds window) {
+  refusing_ = true;
+  size_t ended = 0;
+  const std::map<core::LinkId, Gathered> links = links_;
+  for (const auto& [id, gathered] : links) {
+    const SimTime wait = SimTime(window) * static_cast<int64_t>(ended++) / static_cast<int64_t>(links.size());
+    if (wait.count() == 0) {
+      EndLink(id);
+    } else {
+      world_.scheduler().AtProcess(world_.now() + wait, shared_from_this(), [this, id = id] { EndLink(id); });
+    }
+  }
+}
+
+void CoreProcess::EndLink(core::LinkId id) {
+  const auto found = links_.find(id);
+  if (found == links_.end()) return;
+  hub_->OnLinkClosed(Clocks(), id);
+  Flush(id);
+  const std::shared_ptr<SimLink> link = found->second.link;
+  link->core_open = false;
+  links_.erase(found);
+  world_.SendDown(link, {SimLink::Item::Kind::kEnd, ""});
+  Step();
+}
+
+bool CoreProcess::HasStopped() {
+  if (!stop_since_) return false;
+  const bool idle = hub_->Idle() && unanswered_.empty() && links_.empty();
+  if (!drained_at_ && (idle || world_.now() - *stop_since_ >= kDrainMax)) drained_at_ = world_.now();
+  return drained_at_ && ((unanswered_.empty() && asked_.empty()) || world_.now() - *drained_at_ >= kCallsMax);
+}
+
 void CoreProcess::Request(uint64_t request, const core::MessageRequest& message, MessageAnswered done) {
   unanswered_.emplace(request, std::move(done));
   hub_->OnMessageRequested(Clocks(), request, message);
@@ -72,6 +123,10 @@ void CoreProcess::Cancel(uint64_t request) {
 }
 
 void CoreProcess::OnLinkOpened(const std::shared_ptr<SimLink>& link) {
+  if (refusing_) {
+    link->core_open = false;
+    return world_.SendDown(link, {SimLink::Item::Kind::kEnd, ""});
+  }
   links_[link->id].link = link;
   hub_->OnLinkOpened(Clocks(), link->id);
   Step();
@@ -99,6 +154,7 @@ void CoreProcess::Tick() {
   hub_->OnTick(Clocks());
   watches_->OnTick(Clocks(), hub_->caught_up());
   Step();
+  if (HasStopped()) return world_.EndCore(*this);
   world_.TickLater(shared_from_this(), [this] { Tick(); });
 }
 
@@ -170,8 +226,6 @@ void CoreProcess::PresenceChanged(const core::PresenceChange& change) {
   version = change.version;
   watches_->OnPresenceChanged(Clocks(), change);
 }
-
-void CoreProcess::DrainCore(std::chrono::milliseconds /*window*/) {}
 
 void CoreProcess::SetLogLevel(link::v1::LogLevel /*level*/) {}
 

@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -29,6 +30,12 @@ class CoreProcess final : public Process,
   void Start();
   // Everything that it knew is gone.
   void Crash();
+  // SIGTERM: its links end with a word, what it has accepted goes to the store and is answered, and the world ends the process.
+  void Stop();
+  // As the real ones by their health: not to be asked any more, nor to be attached to.
+  bool serving() const { return !refusing_; }
+  // Calls are taken until the last moment all the same.
+  bool takes_calls() const { return !drained_at_; }
 
   uint64_t incarnation() const { return incarnation_; }
   Now Clocks() const;
@@ -56,6 +63,9 @@ class CoreProcess final : public Process,
   };
 
   void Tick();
+  bool HasStopped();
+  void EndLinks(std::chrono::milliseconds window);
+  void EndLink(core::LinkId id);
   void Step();  // after each call into the hub
   void Flush(core::LinkId id);
 
@@ -98,6 +108,9 @@ class CoreProcess final : public Process,
   std::map<uint64_t, ClusterAnswered> asked_;
   std::map<std::string, uint64_t> versions_;  // of the changes that the output was told, by user
   bool pump_planned_ = false;
+  bool refusing_ = false;              // links
+  std::optional<SimTime> stop_since_;  // SIGTERM
+  std::optional<SimTime> drained_at_;  // then: nothing is left to do, or it has waited long enough
 };
 
 }  // namespace presence::sim

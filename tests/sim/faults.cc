@@ -109,7 +109,16 @@ void Faults::Strike(Kind kind) {
       if (world_.cores()[index].process == nullptr || redis_lost_[index]) return;
       world_.Trace("crash of core " + std::to_string(index));
       world_.CrashCore(index, random.OneIn(2));
-      return repair(random.Between(milliseconds(50), seconds(12)), [this, index] { world_.StartCore(index); });
+      return repair(random.Between(milliseconds(50), seconds(12)), [this, index] {
+        if (world_.cores()[index].process == nullptr) world_.StartCore(index);
+      });
+    }
+    case Kind::kStopCore: {
+      // Also when the chaos has ended meanwhile: what is stopped ends, and starts again.
+      const size_t index = random.Below(world_.cores().size());
+      const auto& process = world_.cores()[index].process;
+      if (process == nullptr || !process->serving() || redis_lost_[index]) return;
+      return world_.StopCore(index, random.Between(milliseconds(50), seconds(8)));
     }
   }
 }
@@ -178,7 +187,7 @@ void Faults::LoseRedis(size_t core) {
     world_.Trace("core " + std::to_string(core) + " finds Redis");
     redis_lost_[core] = false;
     world_.OrderFaultEnds();
-    world_.cores()[core].process->store().SetReachable(true);
+    if (const auto& process = world_.cores()[core].process) process->store().SetReachable(true);
   });
 }
 
@@ -202,7 +211,7 @@ void Faults::LoseBus(size_t core) {
     world_.Trace("core " + std::to_string(core) + " has its subscription again");
     redis_lost_[core] = false;
     world_.OrderFaultEnds();
-    world_.cores()[core].process->store().SetSubscribed(true);
+    if (const auto& process = world_.cores()[core].process) process->store().SetSubscribed(true);
   });
 }
 

@@ -34,6 +34,7 @@ class Faults {
     kCrashEdge,
     kDrainEdge,  // stopped as it should be
     kCrashCore,
+    kStopCore,  // as it should be
     kStallEdge,
     kStallCore,
     kLoseRedis,  // one core does

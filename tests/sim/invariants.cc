@@ -91,6 +91,7 @@ void World::CheckQuiet() {
   ProbeMoves();
   ProbeLostBus();
   ProbeDrain();
+  ProbeCoreStop();
   ProbeOrders();
   ProbePendingOrders();
   ProbeLogouts();

@@ -17,6 +17,8 @@ constexpr seconds kRelogin{15};
 constexpr seconds kMove{4};
 // Until nothing lingers any more: 0.5 s to come back and 10 s to be waited for, and a sweep.
 constexpr seconds kDrained{15};
+// A window of 3 s, what there is to do, 2 s until it is started again, and as long until shards have found a core and are told of what they missed.
+constexpr seconds kStopped{12};
 // Whoever was closed looks at it within 2 s, and subscribes again.
 constexpr seconds kBack{6};
 
@@ -203,6 +205,34 @@ void World::ProbePendingOrders() {
 uint32_t World::DevicesOf(const std::string& user) const {
   return static_cast<uint32_t>(
       std::count_if(clients_.begin(), clients_.end(), [&](const auto& client) { return client->user_id() == user; }));
+}
+
+// A core is stopped as it should be, and started again: no connection closes, nobody is seen to go, and nothing is lost.
+void World::ProbeCoreStop() {
+  std::vector<std::shared_ptr<Session>> before;
+  for (const auto& client : clients_) before.push_back(client->session());
+  rolling_ = true;
+  for (size_t i = random_.Below(6); i > 0; --i) {
+    scheduler_.After(random_.Between(SimTime(0), seconds(4)), [this] {
+      if (const std::shared_ptr<CoreProcess> core = AnyCore(); core != nullptr) callers_.Broadcast(*core, AnyRoom());
+    });
+  }
+  scheduler_.After(random_.Between(SimTime(0), seconds(4)), [this] {
+    Client& client = *random_.PickFrom(clients_);
+    client.SetAway(!client.away());
+  });
+  StopCore(random_.Below(cores_.size()), random_.Between(milliseconds(50), seconds(2)));
+  RunFor(kStopped);
+  rolling_ = false;
+  for (const auto& session : before) Check(!session->closing, session->Name() + " stays while a core is stopped");
+  for (const Node<CoreProcess>& core : cores_) {
+    Check(core.process != nullptr && core.process->serving(), "a core that was stopped is back");
+  }
+  CheckTables();
+  CheckAcknowledged();
+  CheckAcknowledged();
+  CheckPresence();
+  CheckWatchers();
 }
 
 // Everybody's.

@@ -1,5 +1,6 @@
 #include "tests/sim/world.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cstdio>
 #include <utility>
@@ -193,9 +194,14 @@ void World::Pass(const std::shared_ptr<SimLink>& link, bool up, SimLink::Item it
 }
 
 std::shared_ptr<CoreProcess> World::AnyCore() {
-  std::shared_ptr<CoreProcess> core = random_.PickFrom(cores_).process;
-  for (size_t i = 0; calm_ && core == nullptr && i < cores_.size(); ++i) core = cores_[i].process;
-  return core;
+  const std::shared_ptr<CoreProcess> core = random_.PickFrom(cores_).process;
+  if (!calm_) return core != nullptr && core->takes_calls() ? core : nullptr;
+  // Whoever stops cores one after the other has clients that ask for their health.
+  if (core != nullptr && core->serving()) return core;
+  for (const Node<CoreProcess>& other : cores_) {
+    if (other.process != nullptr && other.process->serving()) return other.process;
+  }
+  return nullptr;
 }
 std::shared_ptr<EdgeProcess> World::AnyEdge() {
   if (!rolling_) return random_.PickFrom(edges_).process;
@@ -204,7 +210,7 @@ std::shared_ptr<EdgeProcess> World::AnyEdge() {
   for (const Node<EdgeProcess>& edge : edges_) {
     if (edge.process != nullptr && edge.process->ready()) ready.push_back(edge.process);
   }
-  return random_.PickFrom(ready);
+  return ready.empty() ? nullptr : random_.PickFrom(ready);
 }
 
 std::vector<std::string> World::users() const {
@@ -243,6 +249,35 @@ void World::CrashCore(size_t index, bool host) {
     SendDown(link, {SimLink::Item::Kind::kEnd, ""});
     if (host) link->cut = true;
   }
+}
+
+void World::StopCore(size_t index, SimTime pause) {
+  const std::shared_ptr<CoreProcess> process = cores_[index].process;
+  stopped_cores_[process->incarnation()] = pause;
+  SimTime window{0};
+  if (random_.OneIn(2)) {  // by less than EDGE_GRACE: there may be no other core
+    window = random_.Between(SimTime(0), seconds(3));
+    link::v1::ClusterRequest body;
+    body.mutable_drain()->set_core(process->incarnation());
+    body.mutable_drain()->set_window_ms(static_cast<uint32_t>(window / milliseconds(1)));
+    Trace("drain of core " + std::to_string(index));
+    callers_.Ask(*process, std::move(body), [](const auto&, const auto&) {});
+  }
+  scheduler_.AtProcess(now() + window, process, [this, index, process] {
+    Trace("stop of core " + std::to_string(index));
+    process->Stop();
+  });
+}
+
+void World::EndCore(const CoreProcess& core) {
+  const auto node =
+      std::find_if(cores_.begin(), cores_.end(), [&](const auto& each) { return each.process.get() == &core; });
+  const auto index = static_cast<size_t>(node - cores_.begin());
+  Trace("end of core " + std::to_string(index));
+  scheduler_.After(stopped_cores_.at(core.incarnation()), [this, index] {
+    if (cores_[index].process == nullptr) StartCore(index);
+  });
+  CrashCore(index, /*host=*/false);
 }
 
 void World::CrashEdge(size_t index, bool host) {
@@ -319,7 +354,7 @@ void World::OnPublication(std::shared_ptr<const core::Publication> publication) 
     Trace("published: " + changed.user_id() + " " + std::string(core::StatusName(changed.status())));
     published_[changed.user_id()] = std::string(core::StatusName(changed.status()));
     Check(!rolling_ || changed.status() != link::v1::STATUS_OFFLINE,
-          changed.user_id() + " is not seen offline while an edge is drained");
+          changed.user_id() + " is not seen offline while a process is stopped as it should be");
     return;
   }
   std::string_view text;

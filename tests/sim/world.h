@@ -90,7 +90,8 @@ class World final : private core::BusSubscriber {
   void SendUp(const std::shared_ptr<SimLink>& link, SimLink::Item item);
   void SendDown(const std::shared_ptr<SimLink>& link, SimLink::Item item);
   void SetQuickNetwork(bool quick) { quick_network_ = quick; }
-  std::shared_ptr<CoreProcess> AnyCore();  // null: the one that was tried is down, or, in calm times, all are
+  // For a call, or a link. Null: the one that was tried is down, or, in calm times, all are.
+  std::shared_ptr<CoreProcess> AnyCore();
   std::shared_ptr<EdgeProcess> AnyEdge();
   std::vector<std::shared_ptr<SimLink>> LiveLinks();
 
@@ -104,6 +105,9 @@ class World final : private core::BusSubscriber {
   void CrashEdge(size_t index, bool host);
   // As SIGTERM does it; the process ends after the time that is returned, if nothing ends it before.
   SimTime DrainEdge(size_t index);
+  // SIGTERM to a core, perhaps after an operator's drain; it is started again some time after it has ended.
+  void StopCore(size_t index, SimTime pause);
+  void EndCore(const CoreProcess& core);
   // The clock of a machine, or of Redis', is set.
   void SetAClock();
   bool redis_frozen = false;
@@ -183,6 +187,7 @@ class World final : private core::BusSubscriber {
   void ProbeMoves();
   void ProbeLostBus();
   void ProbeDrain();
+  void ProbeCoreStop();
   void ProbeQueries();
   void ProbePresence();
   bool ShareARoom(const Client& client, const std::string& user_id) const;
@@ -212,9 +217,10 @@ class World final : private core::BusSubscriber {
   std::unique_ptr<Faults> faults_;
   Callers callers_{*this};
   FailureTable failures_{*this};
+  std::map<uint64_t, SimTime> stopped_cores_;  // by incarnation: after what pause they are started again
   uint64_t next_link_ = 1;
   bool calm_ = false, leaving_ = false;
-  bool rolling_ = false;  // an edge is stopped as it should be, and nothing else fails: nobody is seen offline
+  bool rolling_ = false;  // a process is stopped as it should be, and nothing else fails: nobody is seen offline
 
   std::map<uint64_t, Message> messages_;
   uint64_t last_message_ = 0, last_order_ = 0;
