@@ -9,6 +9,7 @@ The programs are those of build/release (PRESENCE_BIN names others). The exit co
 
 import argparse
 import asyncio
+import concurrent.futures
 import pathlib
 import random
 import sys
@@ -18,6 +19,14 @@ sys.path[:0] = [str(pathlib.Path(__file__).parent), str(pathlib.Path(__file__).p
 import rows
 import soak
 import storm
+
+
+def run(coroutine):
+    """With threads enough for all that blocks: a world that waits for one would measure the others' waiting."""
+    async def with_threads():
+        asyncio.get_running_loop().set_default_executor(concurrent.futures.ThreadPoolExecutor(200))
+        return await coroutine
+    return asyncio.run(with_threads())
 
 
 def main():
@@ -45,9 +54,9 @@ def main():
     def say(line):
         print(line, flush=True)
     if arguments.command == "rows":
-        offences = asyncio.run(rows.run_rows(arguments.runs, arguments.heartbeat, arguments.seed, chosen, arguments.at_once, say))
+        offences = run(rows.run_rows(arguments.runs, arguments.heartbeat, arguments.seed, chosen, arguments.at_once, say))
     elif arguments.command == "soak":
-        offences, figures = asyncio.run(soak.run_soak(arguments.seed, arguments.seconds, arguments.visitors, say))
+        offences, figures = run(soak.run_soak(arguments.seed, arguments.seconds, arguments.visitors, say))
         for name, figure in figures.items():
             say(f"{name}: {figure}")
     else:
@@ -55,7 +64,7 @@ def main():
         if unknown := [name for name in chosen if name not in known]:
             parser.error(f"unknown faults {', '.join(unknown)}; there are {', '.join(known)}")
         say(f"scripts/chaos storm --seconds {arguments.seconds:g} --seed {arguments.seed} --users {arguments.users}")
-        offences, figures, _ = asyncio.run(storm.run_storm(
+        offences, figures, _ = run(storm.run_storm(
             arguments.seed, arguments.seconds, arguments.users, [known[name] for name in chosen] or None, say))
         for name, figure in figures.items():
             say(f"{name}: {figure}")
