@@ -95,13 +95,14 @@ void Client::LogIn() {
   const int64_t now_s = ToUnixMillis(world_.Clocks().wall) / 1000;
   // Some have their devices in one session.
   const std::string session = world_.random().OneIn(3) ? "s" : "s" + std::to_string(world_.random().Below(1000));
-  login_ = {session + " of " + user_id_, now_s};
+  login_ = {session + " of " + user_id_, now_s, world_.rights().Claims(user_id_)};
   world_.Trace(user_id_ + " logs in: " + login_.session_id + " at " + std::to_string(now_s));
 }
 
 // A provider gives no newer token of a session that has ended.
 void Client::Renew() {
   login_.issued_at_s = ToUnixMillis(world_.Clocks().wall) / 1000;
+  login_.rights = session_->next_rights = world_.rights().Claims(user_id_);
   session_->auth_unanswered = true;
   Say(R"({"type":"auth","token":")" + std::to_string(login_.issued_at_s) + "\"}");
 }
@@ -133,6 +134,7 @@ void Client::Unsubscribe(const std::string& room) {
 }
 
 void Client::Type(const std::string& room) {
+  session_->typed_at[room] = world_.now();
   Say(RoomRequest("typing", room));
 }
 

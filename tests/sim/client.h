@@ -26,6 +26,9 @@ class Client {
   bool online() const { return session_ != nullptr && session_->client_open; }
 
   void Type(const std::string& room);
+  void Subscribe(const std::string& room);
+  // A newer token, of the same session. REQUIRES: online, and none is unanswered.
+  void Renew();
   void SetAway(bool away);
   // When it is offline it does not come back before.
   void StayAway(SimTime until) {
@@ -43,8 +46,6 @@ class Client {
   void Connect();
   void ComeBackAfter(SimTime after);
   void LogIn();
-  void Renew();
-  void Subscribe(const std::string& room);
   void Unsubscribe(const std::string& room);
   void Ping();
   void Flood();

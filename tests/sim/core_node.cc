@@ -28,7 +28,8 @@ CoreProcess::CoreProcess(World& world, uint64_t incarnation, MachineClock machin
   core::HubOptions hub_options = world.hub_options();
   hub_options.incarnation = incarnation;
   hub_options.core_name = "core";
-  hub_ = std::make_unique<core::Hub>(hub_options, *store_, static_cast<core::HubOutput&>(*this));
+  authorizer_ = world.rights().NewAuthorizer(*this);
+  hub_ = std::make_unique<core::Hub>(hub_options, *store_, static_cast<core::HubOutput&>(*this), authorizer_.get());
   core::WatchOptions watch_options;
   watch_options.resume_max = store_options.change_log_lifetime;
   watches_ = std::make_unique<core::Watches>(watch_options, *store_, [this](link::v1::ClusterRequest body, auto done) {
@@ -119,6 +120,11 @@ void CoreProcess::Ask(uint64_t request, link::v1::ClusterRequest body, ClusterAn
 
 void CoreProcess::Cancel(uint64_t request) {
   hub_->OnClusterCancelled(Clocks(), request);
+  Step();
+}
+
+void CoreProcess::OnRoomRight(uint64_t question, const core::RoomAnswer& answer) {
+  hub_->OnRoomRight(Clocks(), question, answer);
   Step();
 }
 

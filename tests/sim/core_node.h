@@ -42,6 +42,12 @@ class CoreProcess final : public Process,
   core::Hub& hub() { return *hub_; }
   core::Watches& watches() { return *watches_; }
   core::MemoryStore& store() { return *store_; }
+  bool redis_reachable() const { return redis_reachable_; }
+  void SetRedisReachable(bool reachable) {
+    redis_reachable_ = reachable;
+    store_->SetReachable(reachable);
+  }
+  void OnRoomRight(uint64_t question, const core::RoomAnswer& answer);
   bool HasUnanswered() const { return !unanswered_.empty() || !asked_.empty(); }
 
   using MessageAnswered = std::function<void(const absl::Status&, const core::MessageAnswer&)>;
@@ -100,6 +106,8 @@ class CoreProcess final : public Process,
   World& world_;
   const uint64_t incarnation_;
   std::unique_ptr<core::MemoryStore> store_;
+  std::unique_ptr<core::RoomAuthorizer> authorizer_;  // null: nobody is asked
+  bool redis_reachable_ = true;
   std::unique_ptr<core::Hub> hub_;
   std::unique_ptr<core::Watches> watches_;
   uint64_t last_watch_request_ = 0;

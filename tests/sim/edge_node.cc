@@ -25,6 +25,7 @@ edge::ShardOptions OptionsOf(const World& world, uint64_t incarnation, uint32_t 
 }
 
 constexpr uint16_t kLoggedOut = 4401;
+constexpr std::string_view kErrorHead = R"({"type":"error")";
 
 edge::TokenFacts FactsOf(const Session& session) {
   edge::TokenFacts facts;
@@ -32,6 +33,7 @@ edge::TokenFacts FactsOf(const Session& session) {
   facts.username = session.username;
   facts.session_id = session.login.session_id;
   facts.issued_at_ms = session.login.issued_at_s * 1000;
+  facts.room_rights = session.login.rights.get();
   return facts;
 }
 
@@ -93,12 +95,37 @@ void ShardNode::OnLinkFrame(const std::shared_ptr<SimLink>& link, const std::str
 }
 
 void ShardNode::Foresee(const link::v1::CoreCommand& command) {
+  if (command.has_bind() && command.bind().reply_to() != 0) return ForeseeAnswer(command.bind().reply_to(), nullptr);
+  if (command.has_refuse()) return ForeseeAnswer(command.refuse().reply_to(), &command.refuse());
+  if (command.has_deliver_to()) return ForeseeErrors(command.deliver_to());
   if (!command.has_leave_room() && !command.has_change_status()) return;
-  const ConnectionId id = ConnectionId::Unpack(command.has_leave_room() ? command.leave_room().connection()
-                                                                        : command.change_status().connection());
-  if (id.slot >= slots_.size() || slots_[id.slot].generation != id.generation) return;
-  const std::shared_ptr<Session>& session = slots_[id.slot].session;
-  if (session != nullptr && !session->closing) session->Ordered(world_.now(), command);
+  Session* const session =
+      Find(command.has_leave_room() ? command.leave_room().connection() : command.change_status().connection());
+  if (session != nullptr) session->Ordered(world_.now(), command);
+}
+
+void ShardNode::ForeseeAnswer(uint64_t sequence, const link::v1::Refuse* refuse) {
+  const auto join = joins_.find(sequence);
+  if (join == joins_.end()) return;
+  if (Session* const session = Find(join->second.connection()); session != nullptr && refuse != nullptr) {
+    session->Refused(world_, join->second.room_id(), refuse->code());
+  }
+  joins_.erase(join);
+}
+
+void ShardNode::ForeseeErrors(const link::v1::DeliverTo& deliver) {
+  if (!deliver.text().starts_with(kErrorHead)) return;
+  for (const uint64_t connection : deliver.connections()) {
+    if (Session* const session = Find(connection)) session->denials.push_back({Session::Denial::What::kTyping, 403});
+  }
+}
+
+// Null: it is not open any more.
+Session* ShardNode::Find(uint64_t connection) const {
+  const ConnectionId id = ConnectionId::Unpack(connection);
+  if (id.slot >= slots_.size() || slots_[id.slot].generation != id.generation) return nullptr;
+  Session* const session = slots_[id.slot].session.get();
+  return session == nullptr || session->closing ? nullptr : session;
 }
 
 void ShardNode::OnLinkEnded(const std::shared_ptr<SimLink>& link) {
@@ -119,6 +146,7 @@ bool ShardNode::Accept(const std::shared_ptr<Session>& session) {
   session->slot = slot;
   session->generation = ++slots_[slot].generation;
   session->at_open = world_.published();
+  if (session->login.rights != nullptr) session->tokens.push_back({world_.now(), session->login.rights});
   shard_.OnConnectionOpened(edge_.Clocks(), slot, session->generation, FactsOf(*session));
   return true;
 }
@@ -160,6 +188,9 @@ link::v1::EdgeEvent& ShardNode::AddEvent() {
 void ShardNode::Flush() {
   flush_planned_ = false;
   if (link_ == nullptr || gathered_.events_size() == 0) return;
+  for (const link::v1::EdgeEvent& event : gathered_.events()) {
+    if (event.has_room_joined()) joins_[event.sequence()] = event.room_joined();
+  }
   world_.SendUp(link_, {SimLink::Item::Kind::kFrame, gathered_.SerializeAsString()});
   gathered_.Clear();
 }
@@ -203,6 +234,10 @@ void ShardNode::CheckToken(uint32_t slot, std::string_view token) {
                                [this, session = slots_[slot].session, issued_at_s] {
                                  if (session->freed) return;
                                  session->login.issued_at_s = issued_at_s;
+                                 session->login.rights = session->next_rights;
+                                 if (session->login.rights != nullptr) {
+                                   session->tokens.push_back({world_.now(), session->login.rights});
+                                 }
                                  shard_.OnTokenChecked(edge_.Clocks(), session->slot, session->generation,
                                                        {edge::TokenCheck::Outcome::kGood, FactsOf(*session)});
                                });

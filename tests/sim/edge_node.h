@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -60,6 +61,9 @@ class ShardNode final : private edge::ShardOutput {
   void AttachTo(const std::shared_ptr<CoreProcess>& core);
   // The client's side of an order that is about to be carried out.
   void Foresee(const link::v1::CoreCommand& command);
+  void ForeseeAnswer(uint64_t sequence, const link::v1::Refuse* refuse);
+  void ForeseeErrors(const link::v1::DeliverTo& deliver);
+  Session* Find(uint64_t connection) const;
   void Flush();
   void Free(Session& session);
 
@@ -72,6 +76,7 @@ class ShardNode final : private edge::ShardOutput {
   uint64_t attach_ = 0;
   SimTime attached_at_{0};
   link::v1::EdgeFrame gathered_;
+  std::map<uint64_t, link::v1::RoomJoined> joins_;  // that were sent and are not answered, by sequence
   bool flush_planned_ = false;
 };
 

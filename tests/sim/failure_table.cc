@@ -138,7 +138,7 @@ FailureTable::Move FailureTable::StopRedis() {
   const auto set = [&](bool there) {
     world_.redis_frozen = stall && !there;
     for (auto& core : world_.cores()) {
-      stall ? core.process->store().SetFrozen(!there) : core.process->store().SetReachable(there);
+      stall ? core.process->store().SetFrozen(!there) : core.process->SetRedisReachable(there);
     }
   };
   set(false);

@@ -1,6 +1,7 @@
 #include "tests/sim/faults.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "tests/sim/world.h"
 
@@ -9,7 +10,7 @@ namespace presence::sim {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-Faults::Faults(World& world) : world_(world), redis_lost_(world.cores().size(), false) {
+Faults::Faults(World& world) : world_(world), redis_lost_(world.cores().size(), 0) {
   Random& random = world.random();
   for (int i = 0; i <= static_cast<int>(Kind::kLoseBus); ++i) {
     // Where Redis loses data less can be asked of the rest: in fewer runs.
@@ -28,6 +29,7 @@ void Faults::Begin() {
 void Faults::End() {
   on_ = false;
   ++period_;
+  world_.rights().away = false;
   if (world_.redis_frozen) {
     world_.redis_frozen = false;
     for (auto& core : world_.cores()) {
@@ -38,16 +40,21 @@ void Faults::End() {
   for (size_t i = 0; i < world_.cores().size(); ++i) {
     if (world_.cores()[i].process == nullptr) {
       world_.StartCore(i);
-    } else if (redis_lost_[i]) {
-      world_.cores()[i].process->store().SetReachable(true);
+    } else if (redis_lost_[i] != 0) {
+      world_.cores()[i].process->SetRedisReachable(true);
       world_.cores()[i].process->store().SetSubscribed(true);
     }
-    if (redis_lost_[i]) world_.OrderFaultEnds();
-    redis_lost_[i] = false;
+    if (redis_lost_[i] != 0) world_.OrderFaultEnds();
+    redis_lost_[i] = 0;
   }
   for (size_t i = 0; i < world_.edges().size(); ++i) {
     if (world_.edges()[i].process == nullptr) world_.StartEdge(i);
   }
+}
+
+void Faults::OnCoreEnded(size_t core) {
+  if (redis_lost_[core] != 0) world_.OrderFaultEnds();
+  redis_lost_[core] = 0;
 }
 
 void Faults::PlanNext() {
@@ -76,7 +83,7 @@ void Faults::Strike(Kind kind) {
       return StallCore();
     case Kind::kLoseRedis: {
       const size_t index = random.Below(world_.cores().size());
-      if (redis_lost_[index]) return;
+      if (redis_lost_[index] != 0) return;
       return LoseRedis(index);
     }
     case Kind::kLoseBus:
@@ -85,6 +92,10 @@ void Faults::Strike(Kind kind) {
       return LoseBusSoon(random.Below(world_.cores().size()), world_.now() + seconds(1));
     case Kind::kFreezeRedis:
       return FreezeRedis();
+    case Kind::kLoseRights:
+      if (!world_.rights().backend() || std::exchange(world_.rights().away, true)) return;
+      world_.Trace("the backend of rights is away");
+      return repair(random.Between(milliseconds(50), seconds(25)), [this] { world_.rights().away = false; });
     case Kind::kRestartRedis:
       return RestartRedis("Redis restarts", [this] { world_.database().Restart(); });
     case Kind::kRollBackRedis:
@@ -106,7 +117,7 @@ void Faults::Strike(Kind kind) {
       return DrainEdge(random.Below(world_.edges().size()));
     case Kind::kCrashCore: {
       const size_t index = random.Below(world_.cores().size());
-      if (world_.cores()[index].process == nullptr || redis_lost_[index]) return;
+      if (world_.cores()[index].process == nullptr || redis_lost_[index] != 0) return;
       world_.Trace("crash of core " + std::to_string(index));
       world_.CrashCore(index, random.OneIn(2));
       return repair(random.Between(milliseconds(50), seconds(12)), [this, index] {
@@ -117,7 +128,7 @@ void Faults::Strike(Kind kind) {
       // Also when the chaos has ended meanwhile: what is stopped ends, and starts again.
       const size_t index = random.Below(world_.cores().size());
       const auto& process = world_.cores()[index].process;
-      if (process == nullptr || !process->serving() || redis_lost_[index]) return;
+      if (process == nullptr || !process->serving() || redis_lost_[index] != 0) return;
       return world_.StopCore(index, random.Between(milliseconds(50), seconds(8)));
     }
   }
@@ -179,21 +190,21 @@ void Faults::StallCore() {
 void Faults::LoseRedis(size_t core) {
   if (world_.cores()[core].process == nullptr) return;
   world_.Trace("core " + std::to_string(core) + " loses Redis");
-  redis_lost_[core] = true;
+  redis_lost_[core] = ++last_loss_;
   world_.OrderFaultBegins();
-  world_.cores()[core].process->store().SetReachable(false);
-  world_.scheduler().After(world_.random().Between(milliseconds(50), seconds(25)), [this, core, period = period_] {
-    if (period != period_ || !redis_lost_[core]) return;
+  world_.cores()[core].process->SetRedisReachable(false);
+  world_.scheduler().After(world_.random().Between(milliseconds(50), seconds(25)), [this, core, loss = last_loss_] {
+    if (redis_lost_[core] != loss) return;
     world_.Trace("core " + std::to_string(core) + " finds Redis");
-    redis_lost_[core] = false;
+    redis_lost_[core] = 0;
     world_.OrderFaultEnds();
-    if (const auto& process = world_.cores()[core].process) process->store().SetReachable(true);
+    world_.cores()[core].process->SetRedisReachable(true);
   });
 }
 
 void Faults::LoseBusSoon(size_t core, SimTime at_latest) {
   const std::shared_ptr<CoreProcess> process = world_.cores()[core].process;
-  if (process == nullptr || redis_lost_[core]) return;
+  if (process == nullptr || redis_lost_[core] != 0) return;
   // What is on its way is what matters: it is answered when the subscription stands again.
   if (process->hub().sizes().room_reads > 0 || world_.now() >= at_latest) return LoseBus(core);
   world_.scheduler().After(milliseconds(1), [this, core, at_latest, period = period_] {
@@ -203,15 +214,15 @@ void Faults::LoseBusSoon(size_t core, SimTime at_latest) {
 
 void Faults::LoseBus(size_t core) {
   world_.Trace("core " + std::to_string(core) + " loses its subscription");
-  redis_lost_[core] = true;
+  redis_lost_[core] = ++last_loss_;
   world_.OrderFaultBegins();
   world_.cores()[core].process->store().SetSubscribed(false);
-  world_.scheduler().After(world_.random().Between(milliseconds(50), seconds(2)), [this, core, period = period_] {
-    if (period != period_ || !redis_lost_[core]) return;
+  world_.scheduler().After(world_.random().Between(milliseconds(50), seconds(2)), [this, core, loss = last_loss_] {
+    if (redis_lost_[core] != loss) return;
     world_.Trace("core " + std::to_string(core) + " has its subscription again");
-    redis_lost_[core] = false;
+    redis_lost_[core] = 0;
     world_.OrderFaultEnds();
-    if (const auto& process = world_.cores()[core].process) process->store().SetSubscribed(true);
+    world_.cores()[core].process->store().SetSubscribed(true);
   });
 }
 
@@ -248,7 +259,7 @@ void Faults::RollBackRedis() {
 void Faults::RestartRedis(const std::string& how, const std::function<void()>& restart) {
   if (world_.redis_frozen) return;
   for (size_t i = 0; i < world_.cores().size(); ++i) {
-    if (world_.cores()[i].process != nullptr && !redis_lost_[i]) LoseRedis(i);
+    if (world_.cores()[i].process != nullptr && redis_lost_[i] == 0) LoseRedis(i);
   }
   world_.Trace(how);
   restart();

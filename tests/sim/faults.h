@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <vector>
@@ -26,6 +27,8 @@ class Faults {
   void Begin();  // until End
   // Repairs everything.
   void End();
+  // The next process of that core finds Redis.
+  void OnCoreEnded(size_t core);
 
  private:
   enum class Kind : uint8_t {
@@ -43,7 +46,8 @@ class Faults {
     kRollBackRedis,  // restarted without the last of them: a replica that lags, a disk that does
     kWipeRedis,      // restarted without any
     kSetClock,
-    kLoseBus,  // one core's subscription, alone
+    kLoseRights,  // the backend that is asked about rooms
+    kLoseBus,     // one core's subscription, alone
   };
 
   bool Includes(Kind kind) const { return std::find(kinds_.begin(), kinds_.end(), kind) != kinds_.end(); }
@@ -66,8 +70,9 @@ class Faults {
   std::vector<Kind> kinds_;
   SimTime pause_max_{0};
   bool on_ = false;
-  uint64_t period_ = 0;           // of chaos: repairs planned in an earlier one are void
-  std::vector<bool> redis_lost_;  // by core
+  uint64_t period_ = 0;               // of chaos: repairs planned in an earlier one are void
+  std::vector<uint64_t> redis_lost_;  // by core: which loss; 0: it has Redis
+  uint64_t last_loss_ = 0;
 };
 
 }  // namespace presence::sim

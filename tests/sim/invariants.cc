@@ -51,6 +51,7 @@ void World::Run() {
       callers_.Act();
       if (random_.OneIn(3)) PublishFromOutside(AnyRoom());
       if (random_.OneIn(10)) PublishNonsense();
+      if (random_.OneIn(6)) rights_.ChangeOne();
       scheduler_.After(random_.Between(milliseconds(5), milliseconds(400)), talk);
     };
     talk();
@@ -82,12 +83,14 @@ void World::CheckQuiet() {
   callers_.CheckOrders();
   callers_.CheckLogouts();
   CheckTables();
+  rights_.CheckMembers();
   CheckAcknowledged();
   CheckPresence();
   CheckWatchers();
   ProbeRooms();
   ProbeUsers();
   ProbePresence();
+  ProbeRights();
   ProbeMoves();
   ProbeLostBus();
   ProbeDrain();
@@ -219,6 +222,7 @@ void World::CheckEmpty() {
                                                      {"orders", sizes.orders},
                                                      {"taps", sizes.taps},
                                                      {"questions", sizes.room_questions},
+                                                     {"rights", sizes.room_rights},
                                                      {"reads of logs", sizes.room_reads},
                                                      {"joins that wait", sizes.joins_waiting}};
     for (const auto& [what, count] : counts) {

@@ -19,6 +19,8 @@ constexpr seconds kMove{4};
 constexpr seconds kDrained{15};
 // A window of 3 s, what there is to do, 2 s until it is started again, and as long until shards have found a core and are told of what they missed.
 constexpr seconds kStopped{12};
+// ROOM_AUTH_CACHE is 10 s here; then all are asked again, few at a time.
+constexpr seconds kRightsEnd{20};
 // Whoever was closed looks at it within 2 s, and subscribes again.
 constexpr seconds kBack{6};
 
@@ -26,7 +28,7 @@ constexpr seconds kBack{6};
 
 void World::ProbeRooms() {
   std::map<std::string, uint64_t> numbers;
-  std::set<std::string> typed;
+  std::map<std::string, bool> typed;  // "room user" → whether that user may
   for (const auto& client : clients_) client->session()->typing_frames.clear();
   for (size_t i = 0; i < rooms_; ++i) {
     const std::string room = "room" + std::to_string(i);
@@ -38,7 +40,8 @@ void World::ProbeRooms() {
                                                "a message is answered with the number of those whom it reaches");
                                        });
     for (const auto& client : clients_) {
-      if (!client->rooms().contains(room) || !typed.insert(room + " " + client->user_id()).second) continue;
+      if (!client->rooms().contains(room)) continue;
+      typed[room + " " + client->user_id()] = rights_.Of(*client->session(), room) == RoomRight::kWrite;
       client->Type(room);
       break;
     }
@@ -50,11 +53,11 @@ void World::ProbeRooms() {
       Check(session.messages.contains(number) == client->rooms().contains(room),
             "a message reaches the members of its room");
     }
-    for (const std::string& who : typed) {
+    for (const auto& [who, may] : typed) {
       const bool member = client->rooms().contains(who.substr(0, who.find(' ')));
       const auto count = session.typing_frames.find(who);
-      Check((count == session.typing_frames.end() ? 0 : count->second) == (member ? 1 : 0),
-            "typing reaches each member once");
+      Check((count == session.typing_frames.end() ? 0 : count->second) == (member && may ? 1 : 0),
+            may ? "typing reaches each member once" : "typing of who may only read reaches nobody");
     }
   }
 }
@@ -88,6 +91,50 @@ void World::ProbeMoves() {
   RunFor(kMove);
   CheckTables();
   CheckPresence();
+}
+
+// Somebody's right to a room is taken away, and given back: that one is out, and then in again, and nobody else is concerned.
+void World::ProbeRights() {
+  std::vector<Client*> members;
+  for (const auto& client : clients_) {
+    if (!client->rooms().empty()) members.push_back(client.get());
+  }
+  if (rights_.mode() == core::RoomAuth::kOpen || members.empty()) return;
+  Client& client = *random_.PickFrom(members);
+  const std::string user = client.user_id();
+  const std::string room = *client.rooms().begin();
+  const auto concerns = [&](const Client& other) {
+    return rights_.asked() ? other.user_id() == user : &other == &client;
+  };
+  std::vector<std::set<std::string>> before;
+  for (const auto& other : clients_) before.push_back(other->rooms());
+  rights_.Set(user, room, RoomRight::kNone);
+  // Without a word it is noticed when the answer ends.
+  const bool told = random_.OneIn(2);
+  if (!rights_.asked()) {
+    client.Renew();
+  } else if (told) {
+    rights_.Forget(*AnyCore(), user, random_.OneIn(2) ? room : "");
+  }
+  RunFor(rights_.asked() && !told ? kRightsEnd : kMove);
+  for (size_t i = 0; i < clients_.size(); ++i) {
+    std::set<std::string> rooms = before[i];
+    // A newer token may take away more.
+    if (concerns(*clients_[i])) {
+      std::erase_if(rooms, [&](const std::string& each) {
+        return rights_.Of(*clients_[i]->session(), each) == RoomRight::kNone;
+      });
+    }
+    Check(clients_[i]->rooms() == rooms, clients_[i]->session()->Name() + " is out of " + room + ", or as before");
+  }
+  rights_.CheckMembers();
+  rights_.Set(user, room, random_.OneIn(2) ? RoomRight::kRead : RoomRight::kWrite);
+  rights_.asked() ? rights_.Forget(*AnyCore(), user, room) : client.Renew();
+  RunFor(kProbe);  // who asks sooner may be judged by what was
+  client.Subscribe(room);
+  RunFor(kMove);
+  Check(client.rooms().contains(room) && client.session()->rooms.at(room).in, user + " is in " + room + " again");
+  CheckTables();
 }
 
 // Shards come to a core, which loses the bus while it reads their rooms' logs. What another core is given meanwhile reaches everybody.

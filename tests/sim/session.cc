@@ -30,12 +30,12 @@ void Session::Arrived(SimTime now, const Said& said) {
     case Asks::kNothing:
       return;
     case Asks::kJoin:
-      rooms[said.room].unanswered.push_back(true);
+      rooms[said.room].unanswered.push_back({true, now});
       wanted.insert(said.room);
       joined_at[said.room] = now;
       return;
     case Asks::kLeave:
-      rooms[said.room].unanswered.push_back(false);
+      rooms[said.room].unanswered.push_back({false, now});
       wanted.erase(said.room);
       return;
     case Asks::kAway:
@@ -53,10 +53,22 @@ void Session::Ordered(SimTime now, const link::v1::CoreCommand& command) {
   } else if (command.has_leave_room()) {
     Room& room = rooms[command.leave_room().room_id()];
     // The client is told once that it is out: not when it has asked for that already, or is not in.
-    const bool told = room.unanswered.empty() ? room.in : room.unanswered.back();
-    if (told) room.unanswered.push_back(false);
+    const bool told = room.unanswered.empty() ? room.in : room.unanswered.back().join;
+    if (told) room.unanswered.push_back({false, now});
+    if (const uint32_t code = command.leave_room().code(); told && code != 0) {
+      denials.push_back({Denial::What::kExpelled, code, command.leave_room().room_id()});
+    }
     wanted.erase(command.leave_room().room_id());
   }
+}
+
+void Session::Refused(World& world, const std::string& room_id, uint32_t code) {
+  Room& room = rooms[room_id];
+  world.Check(!room.unanswered.empty() && room.unanswered.front().join,
+              "a refused join is the oldest request for its room");
+  if (code != 0) denials.push_back({Denial::What::kJoin, code, room_id, room.unanswered.front().asked_at});
+  room.unanswered.pop_front();
+  if (room.unanswered.empty()) wanted.erase(room_id);
 }
 
 ReceivedFrame ReadFrame(World& world, std::string_view text) {
@@ -99,14 +111,22 @@ void Session::OnFrame(World& world, const ReceivedFrame& frame, uint64_t attach)
   } else if (frame.type == "error" && frame.code == 429) {
     world.Check(world.floods(), "only floods are refused");
     ++refusals;
+  } else if (frame.type == "error" && !denials.empty()) {
+    const Denial denial = std::move(denials.front());
+    denials.pop_front();
+    world.Check(static_cast<uint32_t>(frame.code) == denial.code, "the error of a refusal: " + std::string(frame.text));
+    world.rights().CheckDenied(*this, denial);
   } else if (frame.type == "error") {
     world.Check(frame.code == 400 && --errors_expected >= 0, "errors come for bad input: " + std::string(frame.text));
   } else if (frame.type == "subscribed" || frame.type == "unsubscribed") {
     Room& room = rooms[frame.room];
-    world.Check(!room.unanswered.empty() && room.unanswered.front() == (frame.type == "subscribed"),
+    const bool joined = frame.type == "subscribed";
+    world.Check(!room.unanswered.empty() && room.unanswered.front().join == joined,
                 "requests for a room are answered in order, once each");
+    // Who is in already is not asked for a right again.
+    if (joined && !room.in) world.rights().CheckLetIn(*this, frame.room, room.unanswered.front().asked_at);
     room.unanswered.pop_front();
-    room.in = frame.type == "subscribed";
+    room.in = joined;
     room.in_since = world.now();
   } else if (frame.type == "gap") {
     Room& room = rooms[frame.room];
@@ -117,6 +137,7 @@ void Session::OnFrame(World& world, const ReceivedFrame& frame, uint64_t attach)
     room.gap_at = world.now();
   } else if (frame.type == "typing") {
     world.Check(rooms[frame.room].in, "typing reaches members only");
+    world.rights().CheckTypingSeen(frame.user_id, frame.room);
     ++typing_frames[frame.room + " " + frame.user_id];
   } else if (frame.type == "presence") {
     seen[frame.user_id] = frame.status;
@@ -163,7 +184,7 @@ std::string Session::Name() const {
 }
 
 bool Session::HasUnanswered() const {
-  if (pings_unanswered > 1 || errors_expected != 0) return true;  // one ping may be on its way
+  if (pings_unanswered > 1 || errors_expected != 0 || !denials.empty()) return true;  // one ping may be on its way
   return std::any_of(rooms.begin(), rooms.end(), [](const auto& room) { return !room.second.unanswered.empty(); });
 }
 

@@ -11,7 +11,9 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include "common/room_rights.h"
 #include "presence/link/v1/link.pb.h"
 #include "tests/sim/scheduler.h"
 
@@ -24,6 +26,7 @@ class World;
 struct Login {
   std::string session_id;
   int64_t issued_at_s = 0;
+  std::shared_ptr<const RoomRights> rights{};  // where tokens say them
 };
 
 // A frame to clients, read once for all who get it.
@@ -40,9 +43,13 @@ struct ReceivedFrame {
 ReceivedFrame ReadFrame(World& world, std::string_view text);
 
 struct Session {
+  struct Request {
+    bool join = false;
+    SimTime asked_at{0};
+  };
   struct Room {
-    std::deque<bool> unanswered;  // requests in order; true: subscribe
-    bool in = false;              // by the confirmations so far
+    std::deque<Request> unanswered;  // in order
+    bool in = false;                 // by the confirmations so far
     SimTime in_since{0};
     SimTime gap_at{-1};  // when it was told that messages may be lost
   };
@@ -51,8 +58,23 @@ struct Session {
     uint64_t order = 0;
   };
 
+  // An error 403 or 503 that is about to come: why.
+  struct Denial {
+    enum class What : uint8_t { kJoin, kExpelled, kTyping };
+    What what = What::kJoin;
+    uint32_t code = 0;
+    std::string room{};   // not of kTyping
+    SimTime asked_at{0};  // kJoin
+  };
+  struct Token {
+    SimTime at;  // when the shard had it
+    std::shared_ptr<const RoomRights> rights;
+  };
+
   std::string user_id, username;
   Login login;
+  std::shared_ptr<const RoomRights> next_rights;  // of the token that it shows next
+  std::vector<Token> tokens;                      // where they say rights
   std::shared_ptr<EdgeProcess> edge;
   uint32_t shard = 0, slot = 0, generation = 0;
 
@@ -87,6 +109,8 @@ struct Session {
   bool away = false;
   // When the client itself has last said so to the shard; of the status also when an order did.
   std::map<std::string, SimTime> joined_at;
+  std::map<std::string, SimTime> typed_at;
+  std::deque<Denial> denials;
   SimTime status_at{-1'000'000'000};
   std::map<std::string, std::string> at_open;    // user → status when it connected
   std::map<std::string, std::string> seen;       // user → status in the last presence frame
@@ -98,6 +122,8 @@ struct Session {
   // The shard gets what the client has said, or an order.
   void Arrived(SimTime now, const Said& said);
   void Ordered(SimTime now, const link::v1::CoreCommand& command);
+  // Its oldest request for that room, a join, is refused; `code` 0: without a word.
+  void Refused(World& world, const std::string& room, uint32_t code);
   void OnFrame(World& world, const ReceivedFrame& frame, uint64_t attach);
   bool HasUnanswered() const;
   std::string Believes(const std::string& user) const;

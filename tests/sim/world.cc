@@ -64,6 +64,7 @@ World::World(uint64_t seed, bool trace)
   rooms_ = 1 + random_.Below(6);
   shards_per_edge_ = 1 + static_cast<uint32_t>(random_.Below(2));
 
+  rights_.Choose(&hub_options_);
   database_.Subscribe(this);
   cores_.resize(1 + random_.Below(3));
   edges_.resize(1 + random_.Below(3));
@@ -219,6 +220,12 @@ std::vector<std::string> World::users() const {
   return users;
 }
 
+std::vector<std::string> World::rooms() const {
+  std::vector<std::string> rooms;
+  for (size_t i = 0; i < rooms_; ++i) rooms.push_back("room" + std::to_string(i));
+  return rooms;
+}
+
 std::vector<std::shared_ptr<SimLink>> World::LiveLinks() {
   std::vector<std::shared_ptr<SimLink>> live;
   for (const auto& link : links_) {
@@ -243,6 +250,7 @@ void World::StartEdge(size_t index) {
 void World::CrashCore(size_t index, bool host) {
   const std::shared_ptr<CoreProcess> process = std::exchange(cores_[index].process, nullptr);
   process->Crash();
+  faults_->OnCoreEnded(index);
   for (const auto& link : links_) {
     if (link->core != process || !std::exchange(link->core_open, false)) continue;
     // A process that dies is told by its host, behind what is on its way; a host that dies says nothing.

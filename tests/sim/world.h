@@ -24,6 +24,7 @@
 #include "tests/sim/failure_table.h"
 #include "tests/sim/faults.h"
 #include "tests/sim/random.h"
+#include "tests/sim/rights.h"
 #include "tests/sim/scheduler.h"
 #include "tests/sim/watcher.h"
 
@@ -79,6 +80,7 @@ class World final : private core::BusSubscriber {
   void TickLater(std::shared_ptr<Process> process, std::function<void()> tick);
   core::MemoryDatabase& database() { return database_; }
   Callers& callers() { return callers_; }
+  Rights& rights() { return rights_; }
   const core::StoreOptions& store_options() const { return store_options_; }
   const core::HubOptions& hub_options() const { return hub_options_; }
   const edge::ShardOptions& shard_options() const { return shard_options_; }
@@ -118,6 +120,7 @@ class World final : private core::BusSubscriber {
   std::vector<std::unique_ptr<Client>>& clients() { return clients_; }
   const std::vector<std::unique_ptr<Watcher>>& watchers() const { return watchers_; }
   std::vector<std::string> users() const;
+  std::vector<std::string> rooms() const;
   std::string TruthOf(const std::string& user_id) const;  // from the live devices
   FailureTable& failures() { return failures_; }
   // Lets the time pass.
@@ -190,6 +193,7 @@ class World final : private core::BusSubscriber {
   void ProbeCoreStop();
   void ProbeQueries();
   void ProbePresence();
+  void ProbeRights();
   bool ShareARoom(const Client& client, const std::string& user_id) const;
 
   Scheduler scheduler_;
@@ -216,6 +220,7 @@ class World final : private core::BusSubscriber {
   std::vector<std::unique_ptr<Watcher>> watchers_;
   std::unique_ptr<Faults> faults_;
   Callers callers_{*this};
+  Rights rights_{*this};
   FailureTable failures_{*this};
   std::map<uint64_t, SimTime> stopped_cores_;  // by incarnation: after what pause they are started again
   uint64_t next_link_ = 1;
