@@ -45,6 +45,8 @@ _METHODS = {method.name: method for module in (v1, admin_v1) for service in modu
 
 OFFLINE, AWAY, ONLINE = v1.STATUS_OFFLINE, v1.STATUS_AWAY, v1.STATUS_ONLINE
 DEADLINE = 20 * PATIENCE
+# Of a call that may be repeated. gRPC cancels what reaches a server that is just stopping.
+PASSING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 
 
 class Api:

@@ -15,7 +15,7 @@ import redis.exceptions
 
 import checker
 import faults
-from api import Api, grpc
+from api import PASSING, Api, grpc
 from harness import PATIENCE, get
 from world import World
 
@@ -59,7 +59,7 @@ class Publishers:
                     break
                 except grpc.aio.AioRpcError as error:
                     self.refused += 1
-                    if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                    if error.code() not in PASSING:
                         raise
                 attempt += 1
                 await asyncio.sleep(0.2)
