@@ -17,7 +17,7 @@ constexpr std::chrono::seconds kDrainMax{4}, kCallsMax{2};
 }  // namespace
 
 CoreProcess::CoreProcess(World& world, uint64_t incarnation, MachineClock machine_clock)
-    : world_(world), incarnation_(incarnation) {
+    : world_(world), incarnation_(incarnation), started_at_(world.now()) {
   clock = machine_clock;
   core::StoreOptions store_options = world.store_options();
   store_options.core_incarnation = incarnation;

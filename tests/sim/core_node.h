@@ -38,6 +38,7 @@ class CoreProcess final : public Process,
   bool takes_calls() const { return !drained_at_; }
 
   uint64_t incarnation() const { return incarnation_; }
+  SimTime started_at() const { return started_at_; }
   Now Clocks() const;
   core::Hub& hub() { return *hub_; }
   core::Watches& watches() { return *watches_; }
@@ -105,6 +106,7 @@ class CoreProcess final : public Process,
 
   World& world_;
   const uint64_t incarnation_;
+  const SimTime started_at_;
   std::unique_ptr<core::MemoryStore> store_;
   std::unique_ptr<core::RoomAuthorizer> authorizer_;  // null: nobody is asked
   bool redis_reachable_ = true;

@@ -90,6 +90,19 @@ MUTATIONS = [
         "reads-kept", "what was read of a room's log before the bus was lost counts when it stands again", "core/hub_room_log.cc",
         "  reads_.Forget();\n", ""),
     Mutation(
+        "rights-not-judged-at-resync", "who is declared in a room stays there without a right", "core/hub_links.cc",
+        "  CheckDeclared(now, index, declared.rights());\n", "  SetRights(index, declared.rights());\n"),
+    Mutation(
+        "revocation-ignored", "whose right is gone stays in the room", "core/hub_rooms.cc",
+        "  if (verdict->lost) {\n", "  if (verdict->lost && verdict->user_id.empty()) {\n"),
+    Mutation(
+        "rights-fail-open", "while nobody can say, everybody is let in", "core/hub_rooms.cc",
+        "      ++counters_.joins_unchecked;\n      Refuse(*link, join.sequence, kUnavailable, kNotKnown);\n    }\n  }\n",
+        "      AnswerJoin(now, *link, index, verdict->room_id, join.sequence, RoomRight::kWrite);\n    }\n  }\n"),
+    Mutation(
+        "forgetting-misses-questions", "an answer that was under way when rights were to be forgotten counts", "core/room_access.cc",
+        "    forgotten += row.known ? 1 : 0;\n", "    forgotten += row.known ? 1 : 0;\n    if (row.question != 0) continue;\n"),
+    Mutation(
         "void-token-let-in", "a core that did not hear of a logout lets the session go on", "core/memory_sessions.cc",
         "  return covers({write.user_id, {}}) || (!write.session_id.empty() && covers({{}, write.session_id}));",
         "  return covers({write.user_id, {}});"),

@@ -142,7 +142,7 @@ void Rights::Forget(CoreProcess& core, const std::string& user, const std::strin
 }
 
 void Rights::Heard(const CoreProcess& core, const Pair& pair, SimTime asked_at, bool unavailable) {
-  Word& word = words_.try_emplace({core.incarnation(), pair}, Word{asked_at}).first->second;
+  Word& word = words_.try_emplace({core.incarnation(), pair}, Word{core.started_at()}).first->second;
   if (!unavailable) {
     word.asked_at = asked_at;
     return;

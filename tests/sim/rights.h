@@ -76,8 +76,9 @@ class Rights {
   std::map<Pair, SimTime> unavailable_at_;  // last, to any core
   // What a core was told of a pair.
   struct Word {
-    SimTime
-        asked_at;  // the last question that was answered; none was: the first. The answer may come when it does not count any more
+    // The last question that was answered, though its answer may have come when it did not count any more. None was: what is declared
+    // is believed from then on, but not before the core was there.
+    SimTime asked_at;
     SimTime given_up_at{-1'000'000'000};  // last: nobody could say, and it was grace_ ago
   };
   // A question of a core was answered; or nobody could say.
