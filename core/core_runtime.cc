@@ -248,6 +248,7 @@ class CoreRuntime::Loop final : private StoreListener, private HubOutput, privat
   // --- HubOutput.
 
   link::v1::CoreCommand& AddCommand(LinkId id) override { return links_.AddCommand(id); }
+  size_t BacklogBytes(LinkId id) const override { return links_.backlog_bytes(id); }
   void CloseLink(LinkId id, const absl::Status& why) override { links_.CloseLink(id, why); }
 
   void AnswerMessage(uint64_t request, const absl::Status& status, const MessageAnswer& answer) override {

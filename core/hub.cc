@@ -203,7 +203,7 @@ void Hub::State::OnStoreUp(Now now, bool lost_state) {
   for (auto& [tap, open] : open_taps_) open.renew_at = now.steady;
   ReadMissed();
   read_rooms_at_ = now.steady;
-  ResumeAllRooms(now);
+  ResumeAllRooms(now, lost_state);
   if (lost_state) heard_logouts_until_.reset();  // everybody is asserted again, and judged by what is left
   read_logouts_at_ = now.steady;
   ReadLogouts(now);
@@ -277,6 +277,7 @@ HubSizes Hub::State::sizes() const {
   sizes.joins_waiting = access_.joins_waiting();
   for (const auto& [room_id, floor] : floors_) sizes.joins_waiting += floor.waiting.size();
   sizes.room_reads = reads_.size();
+  sizes.rooms_doubted = doubted_.size();
   for (const auto& [index, joins] : held_joins_) sizes.joins_waiting += joins.size();
   return sizes;
 }

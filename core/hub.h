@@ -105,6 +105,9 @@ struct HubOptions {
   size_t publications_waiting_max = 10'000;         // published, not heard back; further broadcasts are refused
   size_t publication_bytes_max = size_t{64} << 20;  // of the texts of those: refused, too
   std::chrono::seconds room_log_age{0};             // ROOM_LOG_AGE, where rooms have logs; 0: they have none
+  // While more than so much waits for a link, its shard is handed nothing from logs. A page is 256 KiB and a message of 1 MiB at most: with
+  // that there are still 10 MiB, of the 16 after which a link is given up, for what cannot wait.
+  size_t replay_backlog_max = size_t{4} << 20;
   // Events of one link that the store has not confirmed. 16 B each are 2 MiB; a shard of 15,000 clients would have to open and close
   // each of them four times while the store is away. Past it the link ends with RESOURCE_EXHAUSTED: the resync says all at once.
   size_t awaiting_max = 131'072;
@@ -160,6 +163,7 @@ struct HubSizes {
   size_t cores = 0;  // that are live, this one included
   size_t gathers = 0, orders = 0, taps = 0;
   size_t room_reads = 0;                                          // of logs, wanted or under way
+  size_t rooms_doubted = 0;                                       // what was seen there, Redis may have lost
   size_t room_rights = 0, room_questions = 0, joins_waiting = 0;  // remembered; under way; for an answer
 };
 
@@ -169,6 +173,8 @@ class HubOutput {
 
   // A cleared command at the end of what is gathered for the link, to be filled in before the next call.
   virtual link::v1::CoreCommand& AddCommand(LinkId link) = 0;
+  // How many bytes wait for the link, about: what may wait longer is then not said yet.
+  virtual size_t BacklogBytes(LinkId /*link*/) const { return 0; }
   // Ends the stream with this status. No further command follows for it; OnLinkClosed is not expected any more.
   virtual void CloseLink(LinkId link, const absl::Status& why) = 0;
   // Exactly once for each OnMessageRequested. `answer` with OK only.

@@ -67,7 +67,7 @@ void Hub::State::OnBus(Now now, const link::v1::BusEnvelope& envelope) {
       if (envelope.core() != options_.incarnation) OnShardAttached(now, envelope.shard_attached());
       break;
     case link::v1::BusEnvelope::kRoomLost:
-      if (envelope.core() != options_.incarnation) OnRoomLost(envelope.room_lost());
+      if (HasLogs()) OnLogged(now, envelope);
       break;
     case link::v1::BusEnvelope::BODY_NOT_SET:  // a greeting, or something of a later release
       // Who greets has not heard what was said before.

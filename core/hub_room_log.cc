@@ -5,6 +5,10 @@
 // has caught up with what the bus has brought meanwhile. Positions are the shard's own word after a resync. Where the log does not go back
 // far enough, or Redis has lost a part of it, the members are told that there may be a gap; so are those who came while the store was away,
 // as soon as there is a position for them.
+//
+// What Redis has lost, whoever reads finds out: each read names as far as this core has seen the room, by the bus, by a shard's word, or by
+// the store's own answer to an append. A store that comes up as another run is read for every room with members here, and for those that this
+// core has lately had a message acknowledged for.
 #include <algorithm>
 #include <utility>
 
@@ -19,6 +23,11 @@ constexpr uint32_t kUnavailable = 503, kForbidden = 403;
 // Whether what is at `position` needs nothing of what was heard.
 bool IsUpTo(RoomPosition position, RoomPosition heard) {
   return !heard.known() || !IsBefore(position, heard);
+}
+
+// Of what stands in a log.
+const std::string& RoomIdOf(const link::v1::BusEnvelope& envelope) {
+  return envelope.has_room_lost() ? envelope.room_lost().room_id() : envelope.message().room_id();
 }
 
 }  // namespace
@@ -39,14 +48,20 @@ void Hub::State::OnAppended(Now now, uint64_t id, const AppendResult& result) {
   const std::optional<Publications::LoggedMessage> logged = publications_.LoggedAnswered(id);
   if (result.outcome == Outcome::kPublished) {
     ++counters_.room_log_appended;
-    if (logged && !logged->back) {
-      expected_.push_back({now.steady, logged->message.message().room_id(), result.position});
-    }
+    if (logged) Acknowledged(now, logged->message.message().room_id(), result.position, logged->back);
     gathers_.Published(id);
     return Settle(now);
   }
   if (logged && logged->IsToBeDelivered()) DeliverUnconfirmed(now, logged->message);
   AnswerUnpublished(now, id, {result.outcome, result.answer});
+}
+
+void Hub::State::Acknowledged(Now now, const std::string& room_id, RoomPosition position, bool back) {
+  if (Doubt(room_id, acknowledged_.Add(room_id, position))) reads_.Want(room_id);
+  const auto room = rooms_.Find(room_id);
+  if (!room) return;
+  if (NoteSeen(*room, position)) reads_.Want(room_id);
+  if (!back) expected_.push_back({now.steady, *room, rooms_.born(*room), position});
 }
 
 void Hub::State::DeliverUnconfirmed(Now now, const link::v1::BusEnvelope& message) {
@@ -59,32 +74,38 @@ void Hub::State::DeliverUnconfirmed(Now now, const link::v1::BusEnvelope& messag
 
 void Hub::State::OnLogged(Now now, const link::v1::BusEnvelope& envelope) {
   const link::v1::RoomMessage& message = envelope.message();
+  const std::string& room_id = RoomIdOf(envelope);
+  const RoomPosition position = PositionOf(envelope);
   const bool mine = envelope.core() == options_.incarnation;
   if (mine) publications_.LoggedCameBack(message.count_id());
-  const bool skip = mine && publications_.WasDeliveredHere(message.count_id());
-  if (skip) ++counters_.loopback_duplicates;
+  const bool delivered = mine && publications_.WasDeliveredHere(message.count_id());
+  if (delivered) ++counters_.loopback_duplicates;
+  const bool quietly = delivered || envelope.has_room_lost();
   uint32_t reached = 0;
-  if (const auto floor = floors_.find(message.room_id()); floor != floors_.end()) {
-    floor->second.heard = PositionOf(envelope);
-  }
-  if (const auto room = rooms_.Find(message.room_id())) {
-    reached = fanout_.ToRoom(*room, envelope, [&](RoomShard& entry) { return TakeLive(entry, envelope, skip); });
+  if (const auto floor = floors_.find(room_id); floor != floors_.end()) floor->second.heard = position;
+  if (const auto room = rooms_.Find(room_id)) {
+    reached = fanout_.ToRoom(*room, envelope, [&](RoomShard& entry) { return TakeLive(entry, envelope, quietly); });
     RoomHeard& heard = rooms_.heard(*room);
-    const RoomPosition position = PositionOf(envelope);
     if (position.epoch != heard.position.epoch || position.sequence > heard.position.sequence)
       heard.position = position;
+    // Of the first of an epoch it is known what was in front of it.
+    if (position.sequence == 1 && heard.furthest.epoch < position.epoch &&
+        !IsLost(heard.furthest, {position, PreviousOf(envelope)}, position.epoch)) {
+      heard.furthest = position;
+    }
+    const bool doubts = NoteSeen(*room, position);
     const auto shards = rooms_.shards(*room);
-    if (std::any_of(shards.begin(), shards.end(), [](const RoomShard& entry) { return entry.behind; })) {
-      reads_.Want(message.room_id());
+    if (doubts || std::any_of(shards.begin(), shards.end(), [](const RoomShard& entry) { return entry.behind; })) {
+      reads_.Want(room_id);
       ReadRooms(now);
     }
   }
-  if (skip) return;
-  if (taps_.any()) Saw(now, link::v1::TAP_KIND_MESSAGE, {}, message.room_id(), message.text());
+  if (quietly) return;
+  if (taps_.any()) Saw(now, link::v1::TAP_KIND_MESSAGE, {}, room_id, message.text());
   if (message.count_id() != 0 && envelope.core() != 0) ReplyCount(envelope.core(), message.count_id(), reached);
 }
 
-bool Hub::State::TakeLive(RoomShard& entry, const link::v1::BusEnvelope& envelope, bool skip) {
+bool Hub::State::TakeLive(RoomShard& entry, const link::v1::BusEnvelope& envelope, bool quietly) {
   const RoomPosition position = PositionOf(envelope);
   if (entry.behind) {
     // A shard that is just being declared, in a room that is new here: it has promised nobody anything older.
@@ -104,8 +125,8 @@ bool Hub::State::TakeLive(RoomShard& entry, const link::v1::BusEnvelope& envelop
     }
   }
   entry.position = position;
-  if (skip) fanout_.Move(entry, entry.position, Fanout::Moved::kQuietly);
-  return !skip;
+  if (quietly) fanout_.Move(entry, entry.position, Fanout::Moved::kQuietly);
+  return !quietly;
 }
 
 // ---------------------------------------------------------------------------------------------------------------- floors
@@ -135,9 +156,9 @@ void Hub::State::AwaitFloor(Link& link, ConnectionIndex index, std::string_view 
   floor->second.waiting.push_back({link.id, connections_.records().RefTo(index), sequence, /*join=*/true});
   if (!fresh) return;  // it is being read
   ++counters_.room_log_reads;
-  const uint64_t id =
-      reads_.Begin({.room_id = std::string(room_id), .from = {}, .heard = {}, .born = 0, .floor = true});
-  store_.ReadRoomLog(id, room_id, {}, 0);
+  const RoomPosition seen = FurthestSeen(room_id, rooms_.Find(room_id));
+  const uint64_t id = reads_.Begin({.room_id = std::string(room_id), .seen = seen, .floor = true});
+  store_.ReadRoomLog(id, {.room_id = room_id, .seen = seen});
 }
 
 bool Hub::State::LeaveAwaitsFloor(Link& link, ConnectionIndex index, std::string_view room_id, uint64_t sequence) {
@@ -207,8 +228,8 @@ void Hub::State::ResumeRooms(Now now, Link& link) {
   rooms_.VisitBound(link.shard->index, [&](RoomIndex room, RoomShard& entry) {
     if (!entry.behind && entry.position.known()) return;
     if (std::exchange(entry.unsure, false) && entry.position.known()) TellGap(entry, entry.position);
-    if (!entry.position.known() || (ledger_.store_up() && rooms_.heard(room).position.known() &&
-                                    IsUpTo(entry.position, rooms_.heard(room).position))) {
+    // One that is further than the bus has been heard here is read for: perhaps Redis is not there any more.
+    if (!entry.position.known() || (ledger_.store_up() && entry.position == rooms_.heard(room).position)) {
       entry.behind = false;
     }
     if (entry.behind || !entry.position.known()) reads_.Want(rooms_.id(room));
@@ -230,7 +251,7 @@ void Hub::State::LoseRooms(Now now) {
   while (!floors_.empty()) OnFloor(now, std::string(floors_.begin()->first), std::nullopt);
 }
 
-void Hub::State::ResumeAllRooms(Now now) {
+void Hub::State::ResumeAllRooms(Now now, bool lost_state) {
   if (!HasLogs()) return;
   rooms_.VisitBehind({}, [&](RoomIndex room) {
     rooms_.heard(room).position = {};  // of a bus that stood without the rest
@@ -240,6 +261,10 @@ void Hub::State::ResumeAllRooms(Now now) {
     reads_.Want(rooms_.id(room));
     return true;
   });
+  if (lost_state) {
+    for (const std::string& room_id : acknowledged_.Ids()) reads_.Want(room_id);
+  }
+  for (const auto& [room_id, seen] : doubted_) reads_.Want(room_id);
   ReadRooms(now);
 }
 
@@ -250,23 +275,33 @@ void Hub::State::ReadRooms(Now now) {
     const std::optional<std::string> room_id = reads_.Next();
     if (!room_id) return;
     const auto room = rooms_.Find(*room_id);
-    if (!room) continue;
     std::optional<RoomPosition> from;
-    bool wanted = false;
-    for (const RoomShard& entry : rooms_.shards(*room)) {
+    bool wanted = false, later = false;
+    for (const RoomShard& entry : room ? rooms_.shards(*room) : absl::Span<RoomShard>()) {
       const Link* link = fanout_.LinkOf(entry);
       if (link == nullptr || link->phase != Link::Phase::kLive) continue;
-      wanted = wanted || entry.behind || !entry.position.known();
-      if (entry.behind && (!from || IsBefore(entry.position, *from))) from = entry.position;
+      wanted = wanted || !entry.position.known();
+      if (!entry.behind) continue;
+      if (!HasRoomForReplay(*link)) {
+        later = true;
+        continue;
+      }
+      NoteSeen(*room, entry.position);
+      if (!from || IsBefore(entry.position, *from)) from = entry.position;
     }
-    if (!wanted) continue;
+    if (later) reads_.Later(*room_id);
+    const auto doubted = doubted_.find(*room_id);
+    const bool asks = doubted != doubted_.end() || (!later && acknowledged_.Find(*room_id).known());
+    if (!wanted && !from && !asks) continue;
     ++counters_.room_log_reads;
-    const uint64_t id = reads_.Begin({.room_id = *room_id,
-                                      .from = from.value_or(RoomPosition{}),
-                                      .heard = rooms_.heard(*room).position,
-                                      .born = rooms_.born(*room),
-                                      .floor = false});
-    store_.ReadRoomLog(id, *room_id, from.value_or(RoomPosition{}), from ? RoomReads::kEntries : 0);
+    RoomReads::Read read{.room_id = *room_id, .from = from.value_or(RoomPosition{})};
+    read.brings = from.has_value();
+    read.seen = FurthestSeen(*room_id, room);
+    if (doubted != doubted_.end()) read.doubted = doubted->second;
+    if (room) read.heard = rooms_.heard(*room).position;
+    if (room) read.born = rooms_.born(*room);
+    const RoomLogQuery query{*room_id, read.from, read.brings ? RoomReads::kEntries : 0, read.seen, read.doubted};
+    store_.ReadRoomLog(reads_.Begin(std::move(read)), query);
   }
 }
 
@@ -280,8 +315,12 @@ void Hub::State::OnRoomLogRead(Now now, uint64_t id, const absl::StatusOr<RoomLo
   const auto room = rooms_.Find(read->room_id);
   if (!page.ok()) {
     read_rooms_at_ = now.steady + kReadAgainAfter;
-    if (room) reads_.Want(read->room_id);
+    reads_.Want(read->room_id);
     return;
+  }
+  if (const auto doubted = doubted_.find(read->room_id);
+      doubted != doubted_.end() && doubted->second == read->doubted) {
+    doubted_.erase(doubted);
   }
   if (!room) return ReadRooms(now);
   if (rooms_.born(*room) != read->born) {
@@ -291,6 +330,11 @@ void Hub::State::OnRoomLogRead(Now now, uint64_t id, const absl::StatusOr<RoomLo
   }
   RoomHeard& heard = rooms_.heard(*room);
   bool again = false;
+  if (IsBefore(read->seen, heard.furthest)) {
+    again = NoteSeen(*room, page->current);
+  } else {  // Redis has been told of all that was seen before
+    heard.furthest = page->current.sequence == 0 ? RoomPosition() : page->current;
+  }
   for (RoomShard& entry : rooms_.shards(*room)) {
     const Link* link = fanout_.LinkOf(entry);
     if (link == nullptr || link->phase != Link::Phase::kLive) continue;
@@ -299,7 +343,9 @@ void Hub::State::OnRoomLogRead(Now now, uint64_t id, const absl::StatusOr<RoomLo
       TellGap(entry, entry.position);
     }
     if (!entry.behind) continue;
-    if (IsBefore(entry.position, read->from)) {  // it came while this was read
+    // It came while this was read, and is in front of the page, or perhaps behind it; or its link has filled.
+    if (!read->brings || IsBefore(entry.position, read->from) || IsBefore(read->seen, entry.position) ||
+        !HasRoomForReplay(*link)) {
       again = true;
       continue;
     }
@@ -318,20 +364,15 @@ void Hub::State::OnRoomLogRead(Now now, uint64_t id, const absl::StatusOr<RoomLo
 
 void Hub::State::CatchUp(RoomIndex room, RoomShard& entry, const RoomLogPage& page) {
   for (const link::v1::BusEnvelope& message : page.entries) {
-    const RoomPosition position = PositionOf(message), previous = PreviousOf(message);
+    const RoomPosition position = PositionOf(message);
     if (!IsBefore(entry.position, position)) continue;
     const RoomPosition before = entry.position;
     entry.position = position;
-    if (!Follows(before, message)) {
-      TellGap(entry, {});
-      if (before.epoch == previous.epoch && previous.sequence != 0 && IsBefore(previous, before)) {
-        TellLost(room, previous, &entry);
-      }
-    }
+    if (!Follows(before, message)) TellGap(entry, {});
     const uint64_t count_id = message.message().count_id();
     const bool mine = message.core() == options_.incarnation;
     if (mine) publications_.LoggedCameBack(count_id);
-    if (mine && publications_.WasDeliveredHere(count_id)) {
+    if (message.has_room_lost() || (mine && publications_.WasDeliveredHere(count_id))) {
       fanout_.Move(entry, entry.position, Fanout::Moved::kQuietly);
       continue;
     }
@@ -345,9 +386,6 @@ void Hub::State::CatchUp(RoomIndex room, RoomShard& entry, const RoomLogPage& pa
     return fanout_.Move(entry, entry.position, Fanout::Moved::kQuietly);
   }
   TellGap(entry, entry.position);
-  if (before.epoch == page.current.epoch && page.current.sequence < before.sequence) {
-    TellLost(room, page.current, &entry);
-  }
 }
 
 // ------------------------------------------------------------------------------------------------------------------- gaps
@@ -357,36 +395,44 @@ void Hub::State::TellGap(const RoomShard& entry, RoomPosition position) {
   fanout_.Move(entry, position, Fanout::Moved::kLost);
 }
 
-void Hub::State::TellLost(RoomIndex room, RoomPosition left, const RoomShard* told) {
-  if (rooms_.heard(room).lost == left) return;
-  rooms_.heard(room).lost = left;
-  for (RoomShard& entry : rooms_.shards(room)) {
-    if (&entry != told && fanout_.LinkOf(entry) != nullptr) TellGap(entry, {});
+bool Hub::State::NoteSeen(RoomIndex room, RoomPosition seen) {
+  RoomPosition& furthest = rooms_.heard(room).furthest;
+  if (seen.sequence == 0) return false;
+  if (seen.epoch == furthest.epoch) {
+    furthest.sequence = std::max(furthest.sequence, seen.sequence);
+    return false;
   }
-  if (told == nullptr || !ledger_.store_up()) return;
-  link::v1::BusEnvelope envelope = publications_.NewEnvelope(0);
-  link::v1::RoomLost& lost = *envelope.mutable_room_lost();
-  lost.set_room_id(rooms_.id(room));
-  lost.set_epoch(left.epoch);
-  lost.set_sequence(left.sequence);
-  store_.Publish(envelope.sequence(), envelope, {});
+  if (furthest.epoch < seen.epoch) std::swap(furthest, seen);
+  return Doubt(rooms_.id(room), seen);
 }
 
-void Hub::State::OnRoomLost(const link::v1::RoomLost& lost) {
-  if (const auto room = rooms_.Find(lost.room_id())) TellLost(*room, {lost.epoch(), lost.sequence()}, nullptr);
+bool Hub::State::Doubt(std::string_view room_id, RoomPosition seen) {
+  if (seen.sequence == 0) return false;
+  const auto [doubted, fresh] = doubted_.try_emplace(std::string(room_id), seen);
+  // Of two epochs one is enough: the note of either loss is told to all.
+  if (!fresh && doubted->second.epoch == seen.epoch) {
+    doubted->second.sequence = std::max(doubted->second.sequence, seen.sequence);
+  }
+  return true;
+}
+
+RoomPosition Hub::State::FurthestSeen(std::string_view room_id, std::optional<RoomIndex> room) {
+  const RoomPosition acknowledged = acknowledged_.Find(room_id);
+  const RoomPosition here = room ? rooms_.heard(*room).furthest : RoomPosition();
+  return IsBefore(here, acknowledged) ? acknowledged : here;
 }
 
 void Hub::State::JudgeLate(Now now) {
   for (; !expected_.empty() && now.steady - expected_.front().since > options_.loopback_max; expected_.pop_front()) {
     const Expected& expected = expected_.front();
-    const auto room = rooms_.Find(expected.room_id);
-    if (!room) continue;
-    for (RoomShard& entry : rooms_.shards(*room)) {
+    if (!rooms_.Holds(expected.room, expected.born)) continue;
+    for (RoomShard& entry : rooms_.shards(expected.room)) {
       if (fanout_.LinkOf(entry) == nullptr || !entry.position.known()) continue;
       if (IsBefore(entry.position, expected.position)) entry.behind = true;
-      if (entry.behind) reads_.Want(expected.room_id);
+      if (entry.behind) reads_.Want(rooms_.id(expected.room));
     }
   }
+  acknowledged_.OnTick(now.steady);
 }
 
 }  // namespace presence::core

@@ -28,6 +28,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "core/acknowledged_rooms.h"
 #include "core/connection_table.h"
 #include "core/fanout.h"
 #include "core/gathers.h"
@@ -188,10 +189,12 @@ class Hub::State {
   // --- hub_room_log.cc
   bool HasLogs() const { return options_.room_log_age.count() > 0; }
   void Append(const MessageRequest& message, uint64_t gather, link::v1::BusEnvelope envelope, std::string_view copy);
+  // The store has confirmed it. `back`: the bus has brought it, or it was delivered here.
+  void Acknowledged(Now now, const std::string& room_id, RoomPosition position, bool back);
   void DeliverUnconfirmed(Now now, const link::v1::BusEnvelope& message);
   void OnLogged(Now now, const link::v1::BusEnvelope& envelope);
-  // Whether the shard is handed this message, just heard on the bus. `skip`: it had it without a position.
-  bool TakeLive(RoomShard& entry, const link::v1::BusEnvelope& envelope, bool skip);
+  // Whether the shard is handed this message, just heard on the bus. `quietly`: there is nothing to hand, but the position.
+  bool TakeLive(RoomShard& entry, const link::v1::BusEnvelope& envelope, bool quietly);
   // Joins of a room whose log is not known wait until it is: what is sent after `subscribed` must be behind a known position.
   bool NeedsFloor(std::string_view room_id, const Shard& shard);
   bool AwaitsFloor(const Link& link, ConnectionIndex index, std::string_view room_id) const;
@@ -205,16 +208,20 @@ class Hub::State {
   void ResumeRooms(Now now, Link& link);
   // The bus, or the logs, are away.
   void LoseRooms(Now now);
-  // The bus stands again, and what it did not bring is in the logs.
-  void ResumeAllRooms(Now now);
+  // The bus stands again, and what it did not bring is in the logs, unless the store has `lost_state`.
+  void ResumeAllRooms(Now now, bool lost_state);
   void ReadRooms(Now now);
+  bool HasRoomForReplay(const Link& link) const { return output_.BacklogBytes(link.id) <= options_.replay_backlog_max; }
   // What the page has for the shard.
   void CatchUp(RoomIndex room, RoomShard& entry, const RoomLogPage& page);
   // Messages that the shard has not had may be lost. `position`: where it is from now on, if nothing else comes that says so.
   void TellGap(const RoomShard& entry, RoomPosition position);
-  // What was behind `left` is lost to all. `told`: the shard that has proven it, and knows; nullptr: another core has.
-  void TellLost(RoomIndex room, RoomPosition left, const RoomShard* told);
-  void OnRoomLost(const link::v1::RoomLost& lost);
+  // Somebody has seen the room, which is here, so far. True: Doubt.
+  bool NoteSeen(RoomIndex room, RoomPosition seen);
+  // The room has gone on in another epoch, and Redis has not said that this was kept: true, the log is to be read. Else nothing is known of it.
+  bool Doubt(std::string_view room_id, RoomPosition seen);
+  // As far as anybody here knows the room has come.
+  RoomPosition FurthestSeen(std::string_view room_id, std::optional<RoomIndex> room);
   void JudgeLate(Now now);
 
   // --- hub_messages.cc
@@ -373,10 +380,13 @@ class Hub::State {
   // Confirmed by the store at that time; the bus should bring it at once.
   struct Expected {
     SteadyTime since;
-    std::string room_id;
+    RoomIndex room;
+    uint64_t born = 0;  // of the room, as in RoomTable: later it may be another one
     RoomPosition position;
   };
   std::deque<Expected> expected_;
+  AcknowledgedRooms acknowledged_;
+  std::map<std::string, RoomPosition, std::less<>> doubted_;  // by room, here or not: see Doubt
 
   std::map<uint64_t, Outgoing> outbox_;    // by core
   std::map<uint64_t, OpenTap> open_taps_;  // by the API's number

@@ -115,6 +115,11 @@ CoreCommand& LoopLinks::AddCommand(LinkId id) {
   return command_;
 }
 
+size_t LoopLinks::backlog_bytes(LinkId id) const {
+  const auto it = links_.find(id.value());
+  return it == links_.end() ? 0 : it->second->gathered.bytes();
+}
+
 // Encodes the command that AddCommand has given out: it has been filled in by now.
 void LoopLinks::CompleteCommand() {
   if (Link* link = std::exchange(command_link_, nullptr)) {

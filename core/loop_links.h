@@ -62,6 +62,7 @@ class LoopLinks final {
 
   // --- HubOutput
   link::v1::CoreCommand& AddCommand(LinkId id);
+  size_t backlog_bytes(LinkId id) const;  // of that link, now; without the command that AddCommand has given out last
   void CloseLink(LinkId id, const absl::Status& why);
 
   // --- the turn's end

@@ -58,7 +58,7 @@ class MemoryDatabase {
                          const link::v1::BusEnvelope& envelope, std::string_view outside);
   AppendResult Append(const StoreOptions& options, std::string_view request_id, std::string_view fingerprint,
                       link::v1::BusEnvelope envelope, std::string_view outside);
-  RoomLogPage ReadRoomLog(std::string_view room_id, RoomPosition after, size_t entries_max);
+  RoomLogPage ReadRoomLog(const StoreOptions& options, const RoomLogQuery& query);
   void SaveAnswer(std::string_view request_id, std::string_view answer);
   void KeepLogout(const StoreOptions& options, const Logout& logout);
   LogoutLog ReadLogouts(const StoreOptions& options, std::chrono::milliseconds within);
@@ -129,7 +129,7 @@ class MemoryDatabase {
   };
   // presence.room:{room_id}
   struct RoomCounters {
-    RoomPosition position;
+    RoomPosition position, previous;
     size_t bytes = 0;
     int64_t oldest_ms = 0;
     uint64_t run = 0;
@@ -146,6 +146,10 @@ class MemoryDatabase {
   uint64_t DataSince(Time now);
   // What a request_id is good for: kPublished, and from now on it is used.
   OnceResult UseRequest(const StoreOptions& options, std::string_view request_id, std::string_view fingerprint);
+  // The next one in the log, with what is to be said of the position before it; not yet published.
+  std::deque<LogEntry>& AddToLog(const StoreOptions& options, Time now, const std::string& room_id, RoomPosition stated,
+                                 link::v1::BusEnvelope* envelope);
+  void NoteLoss(const StoreOptions& options, Time now, const RoomLogQuery& query);
   static void TrimLog(const StoreOptions& options, Time now, RoomCounters& room, std::deque<LogEntry>& log);
   bool DropRoomKey(std::string_view key);  // false: it is another key
   // The answer to a write that changes nothing: it is fenced, or not let in. `revoked`: its token is void.

@@ -68,7 +68,8 @@ std::map<std::string, std::string> MemoryDatabase::Dump() {
   for (const auto& [room_id, room] : rooms_) {
     AppendField("",
                 std::to_string(room.position.epoch) + " " + std::to_string(room.position.sequence) + " " +
-                    std::to_string(room.bytes) + " " + std::to_string(room.oldest_ms),
+                    std::to_string(room.bytes) + " " + std::to_string(room.oldest_ms) + " " +
+                    std::to_string(room.previous.epoch) + " " + std::to_string(room.previous.sequence),
                 &begin("presence.room:" + room_id, "string"));
   }
   for (const auto& [room_id, log] : logs_) {

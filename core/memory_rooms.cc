@@ -36,35 +36,66 @@ AppendResult MemoryDatabase::Append(const StoreOptions& options, std::string_vie
   const std::string room_id = envelope.message().room_id();
   const auto [found, fresh] = rooms_.try_emplace(room_id);
   RoomCounters& room = found->second;
-  RoomPosition previous;
+  RoomPosition stated;
   if (fresh) {
     logs_.erase(room_id);
-    previous.epoch = DataSince(now);
-    room = {{now.us, 1}, 0, now.ms, run_};
+    stated.epoch = DataSince(now);
+    room = {{now.us, 1}, stated, 0, now.ms, run_};
   } else if (room.run != run_) {
-    previous = room.position;
+    stated = room.previous = room.position;
     room.position = {std::max(now.us, room.position.epoch + 1), 1};
-    room.run = run_;
   } else {
     ++room.position.sequence;
   }
-  envelope.set_room_epoch(room.position.epoch);
-  envelope.set_room_sequence(room.position.sequence);
-  envelope.set_room_previous_epoch(previous.epoch);
-  envelope.set_room_previous_sequence(previous.sequence);
+  TrimLog(options, now, room, AddToLog(options, now, room_id, stated, &envelope));
+  Publish(envelope, outside);
+  return {Outcome::kPublished, {}, room.position};
+}
 
+std::deque<MemoryDatabase::LogEntry>& MemoryDatabase::AddToLog(const StoreOptions& options, Time now,
+                                                               const std::string& room_id, RoomPosition stated,
+                                                               link::v1::BusEnvelope* envelope) {
+  RoomCounters& room = rooms_.at(room_id);
+  room.run = run_;
+  envelope->set_room_epoch(room.position.epoch);
+  envelope->set_room_sequence(room.position.sequence);
+  envelope->set_room_previous_epoch(stated.epoch);
+  envelope->set_room_previous_sequence(stated.sequence);
   std::deque<LogEntry>& log = logs_[room_id];
-  log.push_back({envelope, envelope.ByteSizeLong(), now.ms});
+  log.push_back({*envelope, envelope->ByteSizeLong(), now.ms});
   room.bytes += log.back().bytes;
   if (log.size() == 1) {
     room.bytes = log.back().bytes;
     room.oldest_ms = now.ms;
   }
-  TrimLog(options, now, room, log);
   SetExpiry(RoomKey(room_id), now.ms + std::chrono::milliseconds(kRoomMemory).count());
   SetExpiry(LogKey(room_id), now.ms + std::chrono::milliseconds(options.room_log_age).count());
-  Publish(envelope, outside);
-  return {Outcome::kPublished, {}, room.position};
+  return log;
+}
+
+void MemoryDatabase::NoteLoss(const StoreOptions& options, Time now, const RoomLogQuery& query) {
+  const std::string room_id(query.room_id);
+  const auto found = rooms_.find(room_id);
+  const bool known = found != rooms_.end();
+  const RoomExtent kept =
+      known ? RoomExtent{found->second.position, found->second.previous} : RoomExtent{{now.us, 0}, {DataSince(now), 0}};
+  uint64_t lost = 0;  // an epoch
+  for (const RoomPosition seen : {query.seen, query.doubted}) {
+    if (IsLost(seen, kept, now.us)) lost = std::max(lost, seen.epoch);
+  }
+  if (lost == 0) return;
+  if (!known) {
+    logs_.erase(room_id);
+    rooms_[room_id] = {};
+  }
+  RoomCounters& room = rooms_[room_id];
+  const uint64_t epoch = std::max({now.us, room.position.epoch + 1, lost + 1});
+  room.position = {epoch, 1};
+  room.previous = {epoch, 0};
+  link::v1::BusEnvelope note;
+  note.mutable_room_lost()->set_room_id(room_id);
+  AddToLog(options, now, room_id, room.previous, &note);
+  Publish(note, {});
 }
 
 void MemoryDatabase::TrimLog(const StoreOptions& options, Time now, RoomCounters& room, std::deque<LogEntry>& log) {
@@ -83,21 +114,22 @@ void MemoryDatabase::TrimLog(const StoreOptions& options, Time now, RoomCounters
   }
 }
 
-RoomLogPage MemoryDatabase::ReadRoomLog(std::string_view room_id, RoomPosition after, size_t entries_max) {
+RoomLogPage MemoryDatabase::ReadRoomLog(const StoreOptions& options, const RoomLogQuery& query) {
   DropLapsed();
   const Time now = ReadClock();
   RoomLogPage page;
   page.data_since = DataSince(now);
+  NoteLoss(options, now, query);
   page.current = {now.us, 0};
-  const auto room = rooms_.find(room_id);
+  const auto room = rooms_.find(query.room_id);
   if (room == rooms_.end()) return page;
   page.current = room->second.position;
-  const auto log = logs_.find(room_id);
+  const auto log = logs_.find(query.room_id);
   if (log == logs_.end()) return page;
   size_t bytes = 0;
   for (const LogEntry& entry : log->second) {
-    if (!IsBefore(after, PositionOf(entry.envelope))) continue;
-    if (page.entries.size() == entries_max || bytes >= Store::kRoomLogPageBytes) break;
+    if (!IsBefore(query.after, PositionOf(entry.envelope))) continue;
+    if (page.entries.size() == query.entries_max || bytes >= Store::kRoomLogPageBytes) break;
     page.entries.push_back(entry.envelope);
     bytes += entry.bytes;
   }

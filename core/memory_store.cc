@@ -186,11 +186,13 @@ void MemoryStore::Append(uint64_t id, std::string_view request_id, std::string_v
       lost);
 }
 
-void MemoryStore::ReadRoomLog(uint64_t id, std::string_view room_id, RoomPosition after, size_t entries_max) {
+void MemoryStore::ReadRoomLog(uint64_t id, const RoomLogQuery& query) {
   const auto lost = [this, id] { listener_.OnRoomLogRead(id, absl::UnavailableError(kUnavailable)); };
   Call(
-      [this, id, room = std::string(room_id), after, entries_max, lost] {
-        return Pending{[this, id, page = absl::StatusOr<RoomLogPage>(database_.ReadRoomLog(room, after, entries_max))] {
+      [this, id, room = std::string(query.room_id), query, lost] {
+        RoomLogQuery call = query;
+        call.room_id = room;
+        return Pending{[this, id, page = absl::StatusOr<RoomLogPage>(database_.ReadRoomLog(options_, call))] {
                          listener_.OnRoomLogRead(id, page);
                        },
                        lost};

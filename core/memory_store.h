@@ -57,7 +57,7 @@ class MemoryStore final : public Store, private BusSubscriber {
                    const link::v1::BusEnvelope& envelope, std::string_view outside) override;
   void Append(uint64_t id, std::string_view request_id, std::string_view fingerprint,
               const link::v1::BusEnvelope& envelope, std::string_view outside) override;
-  void ReadRoomLog(uint64_t id, std::string_view room_id, RoomPosition after, size_t entries_max) override;
+  void ReadRoomLog(uint64_t id, const RoomLogQuery& query) override;
   void SaveAnswer(std::string_view request_id, std::string_view answer) override;
   void KeepLogout(uint64_t id, const Logout& logout) override;
   void ReadLogouts(std::chrono::milliseconds within) override;

@@ -12,7 +12,7 @@ namespace {
 // What room_log.lua answers to an append.
 constexpr OnceResult::Outcome kOutcomes[] = {OnceResult::Outcome::kPublished, OnceResult::Outcome::kRepeated,
                                              OnceResult::Outcome::kConflict};
-constexpr size_t kAppendArguments = 11, kReadArguments = 6;
+constexpr size_t kAppendArguments = 11, kReadArguments = 14;
 
 uint64_t Number(RedisReply reply) {
   return static_cast<uint64_t>(reply.number());
@@ -55,9 +55,25 @@ void RedisStore::Append(uint64_t id, std::string_view request_id, std::string_vi
   });
 }
 
-void RedisStore::ReadRoomLog(uint64_t id, std::string_view room_id, RoomPosition after, size_t entries_max) {
-  StartRoomLog(room_id, {}, kReadArguments).Add("read");
-  AddTime().Add(after.epoch).Add(after.sequence).Add(uint64_t{entries_max}).Add(uint64_t{kRoomLogPageBytes});
+void RedisStore::ReadRoomLog(uint64_t id, const RoomLogQuery& query) {
+  using std::chrono::milliseconds;
+  link::v1::BusEnvelope note;
+  note.mutable_room_lost()->set_room_id(std::string(query.room_id));
+  note.SerializeToString(&message_bytes_);
+  StartRoomLog(query.room_id, {}, kReadArguments).Add("read");
+  AddTime()
+      .Add(run_id_)
+      .Add(message_bytes_)
+      .Add(query.seen.epoch)
+      .Add(query.seen.sequence)
+      .Add(query.doubted.epoch)
+      .Add(query.doubted.sequence)
+      .Add(int64_t{milliseconds(options_.store.room_log_age).count()})
+      .Add(int64_t{milliseconds(kRoomMemory).count()})
+      .Add(query.after.epoch)
+      .Add(query.after.sequence)
+      .Add(uint64_t{query.entries_max})
+      .Add(uint64_t{kRoomLogPageBytes});
   Send([this, id](RedisReply reply) {
     if (!Usable(reply) || reply.size() != 5) {
       return listener_.OnRoomLogRead(id, absl::UnavailableError("the store is away"));

@@ -44,7 +44,13 @@ std::optional<RoomReads::Read> RoomReads::End(uint64_t id) {
   return read;
 }
 
+void RoomReads::OnTick() {
+  spent_ = 0;
+  for (const std::string& room : std::exchange(later_, {})) Want(room);
+}
+
 void RoomReads::Forget() {
+  later_.clear();
   queue_.clear();
   queued_.clear();
   again_.clear();

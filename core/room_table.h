@@ -60,7 +60,7 @@ struct RoomShard {
 // What a core knows of a room's log.
 struct RoomHeard {
   RoomPosition position;  // of what the bus, or a read, has brought last; not known: nothing since the bus stands
-  RoomPosition lost;      // behind this Redis has lost messages, and everybody here has been told
+  RoomPosition furthest;  // that anybody has named here, while the room was here
 };
 
 struct Room {
@@ -103,6 +103,8 @@ class RoomTable {
   uint64_t state(RoomIndex room) const { return rooms_[room].state; }
   // Of the room's stay here: never 0, and another one when the room has been gone in between.
   uint64_t born(RoomIndex room) const { return rooms_[room].born; }
+  // Whether the room is still here since then; one that has gone was born never.
+  bool Holds(RoomIndex room, uint64_t born) const { return rooms_[room].born == born; }
   // In byte order of the ids, those behind `after` (empty: all), until `visit` returns false. `visit` changes nothing here.
   void VisitBehind(std::string_view after, absl::FunctionRef<bool(RoomIndex)> visit) const;
 

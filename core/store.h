@@ -211,6 +211,15 @@ struct AppendResult {
   RoomPosition position{};                                          // kPublished: of the message
 };
 
+// What of a room's log is to be read. Views live for the call.
+struct RoomLogQuery {
+  std::string_view room_id;
+  RoomPosition after{};    // what stands behind it; not known: all
+  size_t entries_max = 0;  // of one page
+  RoomPosition seen{};     // as far as the caller knows, the room has come that far; not known: it knows nothing
+  RoomPosition doubted{};  // the same of an earlier epoch, of which it does not know whether all was kept
+};
+
 // A part of a room's log, oldest first.
 struct RoomLogPage {
   std::vector<link::v1::BusEnvelope> entries;  // as published, each with its position
@@ -295,9 +304,10 @@ class Store {
   // for kRoomMemory. A new epoch begins where room_position.h says.
   virtual void Append(uint64_t id, std::string_view request_id, std::string_view fingerprint,
                       const link::v1::BusEnvelope& envelope, std::string_view outside) = 0;
-  // What stands in the log behind `after` (of an unknown position: all), at most so many entries, and where the room is. Answered by
-  // OnRoomLogRead, UNAVAILABLE as below. Whether something is missing in between is for the caller to see: see Follows.
-  virtual void ReadRoomLog(uint64_t id, std::string_view room_id, RoomPosition after, size_t entries_max) = 0;
+  // What stands in the log, and where the room is. Answered by OnRoomLogRead, UNAVAILABLE as below. Whether something is missing in between is
+  // for the caller to see: see Follows. When `seen` or `doubted` proves that Redis has lost something (IsLost), that is put down first, in the
+  // log and on the bus, for all: a new epoch that begins with link.v1.RoomLost.
+  virtual void ReadRoomLog(uint64_t id, const RoomLogQuery& query) = 0;
 
   // What a repeat of that request_id is to be answered from now on; its lifetime stays. No answer.
   virtual void SaveAnswer(std::string_view request_id, std::string_view answer) = 0;

@@ -132,11 +132,15 @@ int Run(uint64_t calls, int rounds) {
       {"Append, with a request_id",
        [&](uint64_t number) { store.Append(1, request(number), fingerprint, envelope, outside); },
        {}},
-      {"ReadRoomLog, nothing new", [&](uint64_t) { store.ReadRoomLog(1, kRoom, answers.newest, kPage); }, {}},
+      {"ReadRoomLog, nothing new",
+       [&](uint64_t) {
+         store.ReadRoomLog(1, {kRoom, answers.newest, kPage, answers.newest});
+       },
+       {}},
       {"ReadRoomLog of 256, each message",
        [&](uint64_t number) {
          if (number % kPage != 0) return void(++answers.count);
-         store.ReadRoomLog(1, kRoom, {}, kPage);
+         store.ReadRoomLog(1, {kRoom, {}, kPage, answers.newest});
        },
        {}},
       {"SaveAnswer, and Publish",

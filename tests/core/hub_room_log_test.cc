@@ -71,7 +71,7 @@ TEST_F(RoomLog, AJoinThatIsRepeatedBeforeThePreviousMembersCloseWaitsUntilItIsKn
   world.OpenLink(2);
   world.Forget();
   world.Say(2, {Hello(2), Declared(kLaptop, "bob"), Joined(10, kLaptop, "general")});
-  EXPECT_THAT(world.Asked(), Contains("read log general from 0-0 at most 0"));
+  EXPECT_THAT(world.Asked(), Contains("read log general from 0-0 at most 0 seen 999000000-5"));
   EXPECT_THAT(world.Sent(2), Not(Contains(HasSubstr("bind"))));
   world.AnswerLog(Page({kEpoch, 6}));
   EXPECT_THAT(world.Sent(2), Contains("bind 8.1 general handle=1 reply=10 @999000000-6"));
@@ -104,7 +104,8 @@ TEST_F(RoomLog, WhatAShardHasMissedIsHandedOnInOrder) {
   EXPECT_THAT(Got(), IsEmpty());
   world.AnswerLog(Page({kEpoch, 7}, {At(6, "6"), At(7, "7")}));
   EXPECT_THAT(Got(), ElementsAre("deliver 1 @999000000-6 6", "deliver 1 @999000000-7 7"));
-  EXPECT_THAT(world.Asked(), ElementsAre("read log general from 999000000-7 at most 256")) << "not caught up yet";
+  EXPECT_THAT(world.Asked(), ElementsAre("read log general from 999000000-7 at most 256 seen 999000000-8"))
+      << "not caught up yet";
   world.AnswerLog(Page({kEpoch, 8}, {At(8, "8")}));
   world.Bus(At(9, "9"));
   EXPECT_THAT(Got(), ElementsAre("deliver 1 @999000000-8 8", "deliver 1 @999000000-9 9"));
@@ -213,6 +214,77 @@ TEST_F(RoomLog, ATickHandsOnNoMoreThanItsBytes) {
   EXPECT_EQ(world.log_reads_open(), 8u);
 }
 
+TEST_F(RoomLog, AFullLinkIsHandedNothingFromLogsUntilItHasRoom) {
+  std::vector<std::string> rooms;
+  std::vector<std::pair<std::string, RoomPosition>> seen;
+  for (int i = 0; i < 40; ++i) rooms.push_back("room" + std::to_string(i));
+  for (const std::string& room : rooms) seen.push_back({room, {kEpoch, 1}});
+  world.OpenLink(1);
+  world.Say(1, {Hello(1), Declared(kPhone, "alice", rooms), Seen(seen), ResyncDone()});
+  ASSERT_EQ(world.log_reads_open(), 8u);
+  world.Fill(1);  // by what they bring
+  world.Forget();
+  for (int i = 0; i < 8; ++i) {
+    world.AnswerLog(Page({kEpoch, 2}, {LoggedMessage({kEpoch, 2}, rooms[static_cast<size_t>(i)], "x")}));
+  }
+  EXPECT_THAT(Got(), IsEmpty());
+  EXPECT_EQ(world.log_reads_open(), 0u) << "nor is anything read that nobody can take";
+  world.Bus(LoggedMessage({kEpoch, 3}, rooms[0], "live"));
+  world.Say(1, Heartbeat());
+  world.Pass(milliseconds(300));
+  EXPECT_THAT(Got(), IsEmpty()) << "in order";
+  EXPECT_EQ(world.log_reads_open(), 0u);
+  world.Drain(1);
+  world.Pass(milliseconds(100));
+  for (int read = 0; read < 200 && world.log_reads_open() > 0; ++read) {
+    const std::string room = world.OldestLogRead();
+    std::vector<link::v1::BusEnvelope> rest{LoggedMessage({kEpoch, 2}, room, "x")};
+    if (room == rooms[0]) rest.push_back(LoggedMessage({kEpoch, 3}, room, "live"));
+    world.AnswerLog(Page(PositionOf(rest.back()), rest));
+  }
+  EXPECT_THAT(Got(), testing::SizeIs(41)) << "everything, once";
+  EXPECT_EQ(world.hub().counters().room_gaps, 0u);
+  EXPECT_EQ(world.hub().sizes().room_reads, 0u);
+}
+
+TEST_F(RoomLog, AFullLinkHoldsUpNobodyElse) {
+  Resume({kEpoch, 5});
+  world.Fill(2);
+  Resume({kEpoch, 4}, 2, 1, 1);
+  world.AnswerLog(Page({kEpoch, 6}, {At(6, "6")}));
+  EXPECT_THAT(Got(1), ElementsAre(HasSubstr("-6 6")));
+  world.Bus(At(7, "7"));
+  EXPECT_THAT(Got(1), ElementsAre(HasSubstr("-7 7")));
+  EXPECT_THAT(Got(2), IsEmpty());
+  world.Drain(2);
+  world.Say(1, Heartbeat());
+  world.Say(2, Heartbeat());
+  world.Forget();
+  world.Pass(milliseconds(100));
+  EXPECT_THAT(world.Asked(), Contains("read log general from 999000000-4 at most 256 seen 999000000-7"));
+}
+
+// A page that was asked for without messages says nothing to who has fallen behind meanwhile.
+TEST_F(RoomLog, WhereTheLogStandsIsNoAnswerToWhoIsBehind) {
+  Attach({kEpoch, 5});
+  world.StoreDown();
+  world.Say(1, Opened(1, kLaptop, "bob"));
+  world.StoreUp();
+  world.AnswerLog(Page({kEpoch, 5}));
+  world.Broadcast(70, "general", "{}");
+  world.AnswerAppend({kNext, 1});  // another epoch: is the fifth still there?
+  world.Say(1, Heartbeat());
+  world.Pass(milliseconds(100));
+  ASSERT_EQ(world.log_reads_open(), 1u);
+  world.Bus(At(3, "3", kNext));  // two of them were not heard
+  world.Forget();
+  world.AnswerLog(Page({kNext, 3}));
+  EXPECT_THAT(Got(), IsEmpty()) << "no gap";
+  world.AnswerLog(Page({kNext, 3}, {At(1, "1", kNext, {kEpoch, 5}), At(2, "2", kNext), At(3, "3", kNext)}));
+  EXPECT_THAT(Got(), testing::SizeIs(3));
+  EXPECT_EQ(world.hub().counters().room_gaps, 0u);
+}
+
 // ----------------------------------------------------------------------------------------------------------------- gaps
 
 TEST_F(RoomLog, ALogThatDoesNotGoBackSoFarIsAGap) {
@@ -248,26 +320,131 @@ TEST_F(RoomLog, ANewEpochThatFollowsTheLastPositionIsNone) {
   EXPECT_THAT(Got(), ElementsAre("deliver 1 @1001000000-1 first"));
 }
 
-TEST_F(RoomLog, ATailThatIsLostIsToldToEverybody) {
-  Attach({kEpoch, 7});
-  Attach({kEpoch, 6}, 2, 1, 1);  // has not heard the seventh
-  world.Bus(At(1, "first", kNext, {kEpoch, 6}));
-  world.AnswerLog(Page({kNext, 1}, {At(1, "first", kNext, {kEpoch, 6})}));
-  EXPECT_THAT(Got(1), ElementsAre("moved 1 lost", "deliver 1 @1001000000-1 first"));
-  EXPECT_THAT(Got(2), Contains("moved 1 lost"));
-  EXPECT_THAT(world.Asked(), Contains(HasSubstr("publish"))) << "and to the other cores";
+// In place of a message: what Redis has lost, somebody has proven.
+link::v1::BusEnvelope Lost(uint64_t epoch) {
+  link::v1::BusEnvelope note;
+  note.mutable_room_lost()->set_room_id("general");
+  note.set_room_epoch(epoch);
+  note.set_room_sequence(1);
+  note.set_room_previous_epoch(epoch);
+  return note;
 }
 
-TEST_F(RoomLog, ATailThatAnotherCoreHasSeenIsToldOnce) {
+TEST_F(RoomLog, WhatIsReadIsAskedForWithAllThatIsKnownOfTheRoom) {
   Attach({kEpoch, 6});
-  link::v1::BusEnvelope note;
-  note.set_core(0xc1);
-  note.mutable_room_lost()->set_room_id("general");
-  note.mutable_room_lost()->set_epoch(kEpoch);
-  note.mutable_room_lost()->set_sequence(6);
-  world.Bus(note);
-  world.Bus(note);
-  EXPECT_THAT(Got(), ElementsAre("moved 1 lost"));
+  Attach({kEpoch, 7}, 2, 1, 1);
+  world.StoreDown();
+  world.Forget();
+  world.StoreUpWithoutItsState();
+  EXPECT_THAT(world.Asked(), Contains("read log general from 999000000-6 at most 256 seen 999000000-7"))
+      << "one shard has had the seventh: a Redis without it has lost it to the other";
+}
+
+TEST_F(RoomLog, WhatTheBusHasBroughtIsKnownAfterItWasLost) {
+  Resume({kEpoch, 5});
+  world.Bus(At(9, "9"));  // while the shard is behind
+  world.StoreDown();
+  world.Forget();
+  world.StoreUpWithoutItsState();
+  EXPECT_THAT(world.Asked(), Contains("read log general from 999000000-5 at most 256 seen 999000000-9"));
+}
+
+TEST_F(RoomLog, WhatIsLostIsToldToEverybodyOnce) {
+  Attach({kEpoch, 7});
+  Attach({kEpoch, 6}, 2, 1, 1);
+  world.Bus(Lost(kNext));
+  ASSERT_EQ(world.log_reads_open(), 1u) << "what is left in front of the note is handed on first";
+  world.AnswerLog(Page({kNext, 2}, {At(7, "7"), Lost(kNext), At(2, "next", kNext)}));
+  EXPECT_THAT(Got(1), ElementsAre("moved 1 lost", "moved 1 @1001000000-1", "deliver 1 @1001000000-2 next"));
+  EXPECT_THAT(Got(2), ElementsAre("deliver 1 @999000000-7 7", "moved 1 lost", "moved 1 @1001000000-1",
+                                  "deliver 1 @1001000000-2 next"));
+  world.Bus(At(2, "next", kNext));
+  world.Bus(Lost(kNext));
+  world.Bus(At(3, "third", kNext));
+  EXPECT_THAT(Got(1), ElementsAre(HasSubstr("third"))) << "and no second time";
+  EXPECT_EQ(world.hub().counters().room_gaps, 2u);
+}
+
+TEST_F(RoomLog, WhoSubscribesBehindTheNoteHasMissedNothing) {
+  world.AttachConfirmed(1, 1, {Declared(kPhone, "alice")});
+  world.Say(1, Joined(1, kPhone, "general"));
+  world.AnswerLog(Page({kNext, 1}));
+  world.Bus(Lost(kNext));
+  world.Bus(At(2, "2", kNext));
+  EXPECT_THAT(Got(), ElementsAre("deliver 1 @1001000000-2 2"));
+}
+
+TEST_F(RoomLog, WhoHasNoPositionIsToldByTheNoteToo) {
+  world.AttachConfirmed(1, 1, {Declared(kPhone, "alice")});
+  world.StoreDown();
+  world.Say(1, Joined(1, kPhone, "general"));
+  world.StoreUp();
+  world.Forget();
+  world.Bus(Lost(kNext));
+  EXPECT_THAT(Got(), ElementsAre("moved 1 lost", "moved 1 @1001000000-1"));
+}
+
+TEST_F(RoomLog, AShardThatIsFurtherThanThisCoreIsReadFor) {
+  Attach({kEpoch, 6});
+  Resume({kEpoch, 9}, 2, 1, 1);
+  EXPECT_THAT(world.Asked(), Contains("read log general from 999000000-9 at most 256"));
+  world.AnswerLog(Page({kEpoch, 9}));
+  EXPECT_THAT(Got(2), IsEmpty()) << "the bus is late here, no more";
+  world.Bus(At(7, "7"));
+  EXPECT_THAT(Got(1), ElementsAre(HasSubstr("-7 7")));
+  EXPECT_THAT(Got(2), IsEmpty());
+}
+
+TEST_F(RoomLog, AShardThatComesWhileAnotherIsReadForIsNotMovedBackByThatPage) {
+  Resume({kEpoch, 5});
+  Resume({kEpoch, 9}, 2, 1, 1);
+  world.AnswerLog(Page({kEpoch, 7}, {At(6, "6"), At(7, "7")}));  // from before the ninth
+  EXPECT_THAT(Got(1), testing::SizeIs(2));
+  EXPECT_THAT(Got(2), IsEmpty());
+  world.AnswerLog(Page({kEpoch, 9}));
+  EXPECT_EQ(world.log_reads_open(), 0u);
+  world.Bus(At(8, "8"));
+  world.Bus(At(9, "9"));
+  world.Bus(At(10, "10"));
+  EXPECT_THAT(Got(1), testing::SizeIs(3));
+  EXPECT_THAT(Got(2), ElementsAre(HasSubstr("-10 10")));
+  EXPECT_EQ(world.hub().counters().room_gaps, 0u);
+}
+
+TEST_F(RoomLog, WhatThisCoreWasAcknowledgedIsHeldAgainstAnotherRunOfRedis) {
+  world.AttachConfirmed(1, 1, {Declared(kPhone, "alice")});
+  world.Broadcast(70, "elsewhere", "{}");
+  world.AnswerAppend({kEpoch, 6});
+  world.StoreDown();
+  world.Forget();
+  world.StoreUp();
+  EXPECT_EQ(world.log_reads_open(), 0u) << "it has kept its data";
+  world.StoreDown();
+  world.StoreUpWithoutItsState();
+  EXPECT_THAT(world.Asked(), Contains("read log elsewhere from 0-0 at most 0 seen 999000000-6"));
+  world.AnswerLog(absl::UnavailableError("busy"));
+  world.Say(1, Heartbeat());
+  world.Pass(milliseconds(1100));
+  EXPECT_EQ(world.log_reads_open(), 1u) << "until it is answered";
+  world.AnswerLog(Page({kNext, 1}));
+  EXPECT_EQ(world.hub().sizes().room_reads, 0u);
+  for (int i = 0; i < 70; ++i) {
+    world.Say(1, Heartbeat());
+    world.Pass(milliseconds(1000));
+  }
+  world.StoreDown();
+  world.StoreUpWithoutItsState();
+  EXPECT_EQ(world.log_reads_open(), 0u) << "a replica is not so far behind";
+}
+
+TEST_F(RoomLog, WhoHasSeenATailThatIsLostSaysSoWithTheNextMessage) {
+  Attach({kEpoch, 7});
+  Attach({kEpoch, 6}, 2, 1, 1);  // has not heard the seventh
+  const link::v1::BusEnvelope first = At(1, "first", kNext, {kEpoch, 6});
+  world.Bus(first);
+  EXPECT_THAT(Got(2), ElementsAre(HasSubstr("first"))) << "as far as this shard knows, that follows";
+  EXPECT_THAT(world.Asked(),
+              Contains("read log general from 999000000-7 at most 256 seen 1001000000-1 or 999000000-7"));
 }
 
 TEST_F(RoomLog, AnEdgeThatDoesNotSayWhereItIsStartsAtWhatIsNewest) {

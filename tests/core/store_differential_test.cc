@@ -375,9 +375,14 @@ class Calls {
     if (!positions_.empty() && Below(3) != 0) after = {positions_[Below(positions_.size())], Below(6)};
     const std::string& room = OneOf(kRooms);
     const size_t entries_max = OneOf<size_t>({0, 1, 7, 8, 9, 256});
-    log_ << "read log " << room << " from " << Text(after) << " at most " << entries_max;
-    memory_->store().ReadRoomLog(id, room, after, entries_max);
-    redis_->store().ReadRoomLog(id, room, after, entries_max);
+    RoomPosition seen, doubted;
+    for (RoomPosition* position : {&seen, &doubted}) {
+      if (!positions_.empty() && Below(4) == 0) *position = {positions_[Below(positions_.size())] + Below(2), Below(8)};
+    }
+    log_ << "read log " << room << " from " << Text(after) << " at most " << entries_max << ", seen " << Text(seen)
+         << " or " << Text(doubted);
+    memory_->store().ReadRoomLog(id, {room, after, entries_max, seen, doubted});
+    redis_->store().ReadRoomLog(id, {room, after, entries_max, seen, doubted});
   }
 
   void SaveAnswer() {

@@ -17,7 +17,7 @@ class StoreRoomLog : public StoreContract {
     return backend_->heard().appended[last_id_];
   }
   RoomLogPage Read(RoomPosition after, size_t entries_max = 256) {
-    backend_->store().ReadRoomLog(++last_id_, "r", after, entries_max);
+    backend_->store().ReadRoomLog(++last_id_, {.room_id = "r", .after = after, .entries_max = entries_max});
     backend_->Settle();
     const auto page = backend_->heard().pages.extract(last_id_);
     EXPECT_TRUE(!page.empty() && page.mapped().ok());

@@ -35,7 +35,7 @@ class StoreRooms : public StoreContract {
     return backend_->heard(core).appended[last_id_];
   }
   RoomLogPage Read(std::string_view room, RoomPosition after = kUnknown, size_t entries_max = 1'000, int core = 0) {
-    backend_->store(core).ReadRoomLog(++last_id_, room, after, entries_max);
+    backend_->store(core).ReadRoomLog(++last_id_, {room, after, entries_max, seen_});
     EXPECT_FALSE(backend_->heard(core).pages.contains(last_id_)) << "answered from inside the call";
     backend_->Settle();
     const auto answer = backend_->heard(core).pages.find(last_id_);
@@ -46,6 +46,13 @@ class StoreRooms : public StoreContract {
     std::vector<std::string> texts;
     for (const link::v1::BusEnvelope& entry : page.entries) texts.push_back(entry.message().text());
     return texts;
+  }
+  // The same, by a core that has seen the room so far.
+  RoomLogPage ReadAfterSeeing(RoomPosition seen, RoomPosition after = kUnknown, int core = 0) {
+    seen_ = seen;
+    RoomLogPage page = Read("r", after, 1'000, core);
+    seen_ = {};
+    return page;
   }
   // How many entries the log has. Without a hole, and the newest among them.
   uint64_t Left(std::string_view room, RoomPosition newest) {
@@ -66,6 +73,8 @@ class StoreRooms : public StoreContract {
     EXPECT_EQ(Text(at), Text(newest)) << "the newest is always there";
     return left;
   }
+
+  RoomPosition seen_;  // what Read says
 };
 INSTANTIATE_TEST_SUITE_P(Stores, StoreRooms, testing::Values(BackendKind::kMemory, BackendKind::kRedis), BackendName);
 
@@ -166,6 +175,125 @@ TEST_P(StoreRooms, TheKeysEndWithTheirTime) {
   EXPECT_EQ(Text(Read("r").current), Text({NowMicroseconds(), 0}));
   EXPECT_EQ(Text(Say("r", "three").position), Text({NowMicroseconds(), 1}));
   EXPECT_THAT(TextsOf(Read("r")), ElementsAre("three"));
+}
+
+// ---------------------------------------------------------------------------------------------------------- what Redis has lost
+
+TEST_P(StoreRooms, WhatSomebodyHasSeenAndIsNotThereIsPutDownForAll) {
+  Say("r", "one");
+  const RoomPosition kept = Say("r", "two").position;
+  for (int core : {0, 1}) backend_->heard(core).bus.clear();
+  backend_->Advance(seconds(1));
+  const RoomPosition noted{NowMicroseconds(), 1};
+  const RoomLogPage page = ReadAfterSeeing({kept.epoch, 4}, {kept.epoch, 1});
+  EXPECT_EQ(Text(page.current), Text(noted));
+  EXPECT_FALSE(page.more);
+  ASSERT_THAT(page.entries, SizeIs(2));
+  EXPECT_EQ(page.entries[0].message().text(), "two") << "what is kept is kept";
+  const link::v1::BusEnvelope& note = page.entries[1];
+  EXPECT_EQ(note.room_lost().room_id(), "r");
+  EXPECT_EQ(Text(PositionOf(note)), Text(noted));
+  for (const RoomPosition reader : {RoomPosition{kept.epoch, 1}, kept, RoomPosition{kept.epoch, 4},
+                                    RoomPosition{noted.epoch - 1, 0}, RoomPosition{1, 7}}) {
+    EXPECT_FALSE(Follows(reader, note)) << "nobody goes on as if nothing had happened: " << Text(reader);
+  }
+  for (int core : {0, 1}) {
+    ASSERT_THAT(backend_->heard(core).bus, SizeIs(1)) << "the others need not read to know";
+    EXPECT_EQ(backend_->heard(core).bus[0].SerializeAsString(), note.SerializeAsString());
+  }
+  EXPECT_THAT(backend_->heard(1).messages, SizeIs(2)) << "it is nothing for outsiders";
+  // Whoever else has seen it proves nothing new.
+  for (const uint64_t sequence : {3, 4, 5}) {
+    EXPECT_EQ(Text(ReadAfterSeeing({kept.epoch, sequence}, kUnknown, 1).current), Text(noted));
+  }
+  EXPECT_EQ(Text(Say("r", "three").position), Text({noted.epoch, 2})) << "and the room goes on behind it";
+  EXPECT_EQ(backend_->Ttl("presence.log:r"), 120);
+  EXPECT_EQ(backend_->Ttl("presence.room:r"), 3'600);
+}
+
+TEST_P(StoreRooms, WhatIsThereProvesNothing) {
+  Say("r", "one");
+  const RoomPosition newest = Say("r", "two").position;
+  for (const RoomPosition seen : {kUnknown, newest, RoomPosition{newest.epoch, 1}, RoomPosition{newest.epoch, 0},
+                                  RoomPosition{newest.epoch + 1'000'000, 0}, RoomPosition{newest.epoch - 1, 9}}) {
+    EXPECT_EQ(Text(ReadAfterSeeing(seen).current), Text(newest)) << Text(seen);
+  }
+}
+
+TEST_P(StoreRooms, WhatIsLostIsFoundOutBehindMessagesOfALaterRunToo) {
+  Say("r", "one");
+  const RoomPosition kept = Say("r", "two").position;
+  backend_->Restart();
+  backend_->Advance(seconds(1));
+  const RoomPosition next = Say("r", "three").position;
+  EXPECT_EQ(Text(ReadAfterSeeing(kept).current), Text(next)) << "that follows";
+  backend_->Advance(seconds(1));
+  EXPECT_EQ(Text(ReadAfterSeeing({kept.epoch, 3}).current), Text({NowMicroseconds(), 1}));
+}
+
+TEST_P(StoreRooms, AnEpochThatIsNotThereIsLost) {
+  Say("r", "one");
+  const RoomPosition kept = Say("r", "two").position;
+  backend_->Restart();
+  const RoomPosition lost{kept.epoch + 5'000'000, 1};
+  backend_->Advance(seconds(1));  // the clock of the new one is behind
+  const RoomPosition noted = ReadAfterSeeing(lost).current;
+  EXPECT_EQ(Text(noted), Text({lost.epoch + 1, 1})) << "behind everything that anybody has seen";
+  backend_->Restart();
+  const RoomPosition next = Say("r", "three").position;
+  EXPECT_GT(next.epoch, noted.epoch);
+  EXPECT_EQ(Text(ReadAfterSeeing({noted.epoch, 1}).current), Text(next)) << "the note itself is followed";
+}
+
+TEST_P(StoreRooms, ARoomWhoseFirstMessagesAreLostIsOneThatHasLostSomething) {
+  Read("another");  // Redis has its data since now
+  backend_->Advance(seconds(5));
+  const RoomPosition lost{NowMicroseconds(), 3};
+  const uint64_t since = lost.epoch - 2'000'000;
+  backend_->Advance(seconds(1));
+  const RoomLogPage page = ReadAfterSeeing(lost);
+  EXPECT_EQ(Text(page.current), Text({NowMicroseconds(), 1}));
+  ASSERT_THAT(page.entries, SizeIs(1));
+  EXPECT_FALSE(Follows({since, 0}, page.entries[0])) << "who had subscribed before, and had nothing";
+}
+
+TEST_P(StoreRooms, FirstMessagesThatAreLostAreFoundOutBehindLaterOnesToo) {
+  Read("another");
+  backend_->Advance(seconds(5));
+  const RoomPosition lost{NowMicroseconds(), 3};
+  backend_->Advance(seconds(1));
+  const RoomPosition first = Say("r", "one").position;
+  backend_->Advance(seconds(1));
+  EXPECT_GT(ReadAfterSeeing(lost).current.epoch, first.epoch);
+}
+
+TEST_P(StoreRooms, AnEmptiedStoreSaysByItselfThatEverythingIsLost) {
+  const RoomPosition before = Say("r", "one").position;
+  backend_->Advance(seconds(1));
+  backend_->Wipe();
+  const RoomLogPage page = ReadAfterSeeing(before);
+  EXPECT_EQ(Text(page.current), Text({NowMicroseconds(), 0}));
+  EXPECT_GT(page.data_since, before.epoch);
+  EXPECT_FALSE(backend_->Dump().contains("presence.room:r"))
+      << "nothing is written for each of a hundred thousand rooms";
+  const RoomPosition first = Say("r", "two").position;
+  EXPECT_EQ(Text(ReadAfterSeeing(before).current), Text(first));
+}
+
+TEST_P(StoreRooms, WhatIsForgottenAfterItsTimeIsNotLost) {
+  const RoomPosition before = Say("r", "one").position;
+  backend_->Advance(kRoomMemory);
+  backend_->Drop({"presence.log:r", "presence.room:r"});
+  EXPECT_EQ(ReadAfterSeeing(before).current.sequence, 0u);
+  const RoomPosition first = Say("r", "two").position;
+  EXPECT_EQ(Text(ReadAfterSeeing(before).current), Text(first));
+}
+
+TEST_P(StoreRooms, WhatNobodyCanHaveSeenProvesNothing) {
+  const RoomPosition newest = Say("r", "one").position;
+  for (const uint64_t ahead : {uint64_t{3'600'000'001}, uint64_t{1} << 53, uint64_t{1} << 63}) {
+    EXPECT_EQ(Text(ReadAfterSeeing({newest.epoch + ahead, 1}).current), Text(newest));
+  }
 }
 
 // ------------------------------------------------------------------------------------------------------------- once for an id

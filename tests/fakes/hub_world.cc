@@ -388,10 +388,15 @@ void HubWorld::Append(uint64_t id, std::string_view request_id, std::string_view
   on_the_bus_.push_back(envelope);
 }
 
-void HubWorld::ReadRoomLog(uint64_t id, std::string_view room_id, RoomPosition after, size_t entries_max) {
-  asked_.push_back("read log " + std::string(room_id) + " from " + std::to_string(after.epoch) + "-" +
-                   std::to_string(after.sequence) + " at most " + std::to_string(entries_max));
-  open_log_reads_.push_back(id);
+void HubWorld::ReadRoomLog(uint64_t id, const RoomLogQuery& query) {
+  const auto text = [](RoomPosition position) {
+    return std::to_string(position.epoch) + "-" + std::to_string(position.sequence);
+  };
+  asked_.push_back("read log " + std::string(query.room_id) + " from " + text(query.after) + " at most " +
+                   std::to_string(query.entries_max) +
+                   (query.seen.known() && query.seen != query.after ? " seen " + text(query.seen) : "") +
+                   (query.doubted.known() ? " or " + text(query.doubted) : ""));
+  open_log_reads_.emplace_back(id, query.room_id);
 }
 
 void HubWorld::AnswerAppend(const AppendResult& result) {
@@ -414,7 +419,7 @@ void HubWorld::LoopBackAt(RoomPosition position, RoomPosition previous) {
 
 void HubWorld::AnswerLog(const absl::StatusOr<RoomLogPage>& page) {
   PRESENCE_CHECK(!open_log_reads_.empty(), "an answer is to a read");
-  const uint64_t id = open_log_reads_.front();
+  const uint64_t id = open_log_reads_.front().first;
   open_log_reads_.pop_front();
   hub_.OnRoomLogRead(now_, id, page);
 }

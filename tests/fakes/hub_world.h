@@ -99,6 +99,9 @@ class HubWorld final : private HubOutput, private Store, private RoomAuthorizer 
   void Say(uint64_t link, const std::vector<link::v1::EdgeEvent>& events);
   void OpenLink(uint64_t link) { hub_.OnLinkOpened(now_, LinkId(link)); }
   void LoseLink(uint64_t link) { hub_.OnLinkClosed(now_, LinkId(link)); }
+  // Its shard reads too slowly, from now on; it has read everything.
+  void Fill(uint64_t link) { full_.insert(link); }
+  void Drain(uint64_t link) { full_.erase(link); }
   // Opens a link, declares these connections, finds nothing in the change log, and forgets what that caused.
   void Attach(uint64_t link, uint64_t attach, const std::vector<link::v1::EdgeEvent>& declared = {},
               uint64_t edge = kEdge, uint32_t shard = 0);
@@ -142,6 +145,7 @@ class HubWorld final : private HubOutput, private Store, private RoomAuthorizer 
   // Answers the oldest read of a log.
   void AnswerLog(const absl::StatusOr<RoomLogPage>& page);
   size_t log_reads_open() const { return open_log_reads_.size(); }
+  const std::string& OldestLogRead() const { return open_log_reads_.front().second; }  // of which room
   // Which cores are live.
   void Cores(std::vector<uint64_t> cores) { hub_.OnCoresRead(now_, std::move(cores)); }
   void AnswerLogout(bool ok = true);
@@ -171,6 +175,7 @@ class HubWorld final : private HubOutput, private Store, private RoomAuthorizer 
 
  private:
   link::v1::CoreCommand& AddCommand(LinkId link) override;
+  size_t BacklogBytes(LinkId link) const override { return full_.contains(link.value()) ? size_t{5} << 20 : 0; }
   void CloseLink(LinkId link, const absl::Status& why) override;
   void AnswerMessage(uint64_t request, const absl::Status& status, const MessageAnswer& answer) override;
   void AnswerCluster(uint64_t request, const absl::Status& status,
@@ -192,7 +197,7 @@ class HubWorld final : private HubOutput, private Store, private RoomAuthorizer 
                    const link::v1::BusEnvelope& envelope, std::string_view outside) override;
   void Append(uint64_t id, std::string_view request_id, std::string_view fingerprint,
               const link::v1::BusEnvelope& envelope, std::string_view outside) override;
-  void ReadRoomLog(uint64_t id, std::string_view room_id, RoomPosition after, size_t entries_max) override;
+  void ReadRoomLog(uint64_t id, const RoomLogQuery& query) override;
   void SaveAnswer(std::string_view request_id, std::string_view answer) override;
   void KeepLogout(uint64_t id, const Logout& logout) override;
   void ReadLogouts(std::chrono::milliseconds within) override { logout_reads_.push_back(within); }
@@ -227,9 +232,11 @@ class HubWorld final : private HubOutput, private Store, private RoomAuthorizer 
   std::vector<link::v1::ClusterReply> last_replies_;
   int sweeps_ = 0, announcements_ = 0, withdrawals_ = 0;
   std::deque<uint64_t> open_writes_, open_refreshes_, open_publishes_, open_reads_, open_once_, open_logouts_,
-      open_questions_, open_appends_, open_log_reads_;
+      open_questions_, open_appends_;
+  std::deque<std::pair<uint64_t, std::string>> open_log_reads_;
   std::vector<std::chrono::milliseconds> logout_reads_;
   std::deque<link::v1::BusEnvelope> on_the_bus_;
+  std::set<uint64_t> full_;
   Hub hub_;
 };
 

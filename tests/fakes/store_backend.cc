@@ -85,7 +85,7 @@ class RedisBackend final : public StoreBackend {
     }
     constexpr char kEarlierRun[] = R"lua(
       for _, key in ipairs(redis.call('KEYS', 'presence.room:*')) do
-        redis.call('SET', key, string.gsub(redis.call('GET', key), ' %S*$', ' earlier'), 'KEEPTTL')
+        redis.call('SET', key, string.gsub(redis.call('GET', key), '^(%d+ %d+ %d+ %d+) %S*', '%1 earlier'), 'KEEPTTL')
       end
     )lua";
     server_.Command({"EVAL", kEarlierRun, "0"});
@@ -141,6 +141,13 @@ constexpr char kDumpScript[] = R"lua(
   return keys
 )lua";
 
+// Of presence.room:{room_id}: the fifth word.
+std::string WithoutRun(std::string room) {
+  size_t begin = 0;
+  for (int word = 0; word < 4; ++word) begin = room.find(' ', begin) + 1;
+  return room.erase(begin, room.find(' ', begin) + 1 - begin);
+}
+
 std::map<std::string, std::string> RedisBackend::Dump() {
   std::map<std::string, std::string> keys;
   for (const RedisValue& row : server_.Command({"EVAL", kDumpScript, "0"}).list) {
@@ -151,8 +158,7 @@ std::map<std::string, std::string> RedisBackend::Dump() {
     for (size_t i = 0; i + 1 < fields.size(); i += 2) {
       if (key == "presence.sweep" && fields[i].text == "run") continue;
       const std::string& value = fields[i + 1].text;
-      // Of the last word of that one: the run.
-      sorted[fields[i].text] = key.starts_with("presence.room:") ? value.substr(0, value.rfind(' ')) : value;
+      sorted[fields[i].text] = key.starts_with("presence.room:") ? WithoutRun(value) : value;
     }
     for (const auto& [field, value] : sorted) out += "\n" + field + "=" + value;
   }

@@ -91,7 +91,7 @@ class StagedStore final : public Store {
   void Append(uint64_t, std::string_view, std::string_view, const link::v1::BusEnvelope&, std::string_view) override {
     FAIL();
   }
-  void ReadRoomLog(uint64_t, std::string_view, RoomPosition, size_t) override { FAIL(); }
+  void ReadRoomLog(uint64_t, const RoomLogQuery&) override { FAIL(); }
   void SaveAnswer(std::string_view, std::string_view) override { FAIL(); }
   void KeepLogout(uint64_t, const Logout&) override { FAIL(); }
   void ReadLogouts(std::chrono::milliseconds) override { FAIL(); }

@@ -99,11 +99,12 @@ uint64_t Callers::Send(CoreProcess& core, std::shared_ptr<Sent> sent, CoreProces
                 .excluded_user_ids = sent->excluded,
                 .request_id = sent->request_id,
                 .fingerprint = sent->data},
-               [this, sent, done = std::move(done)](const absl::Status& status, const core::MessageAnswer& answer) {
+               [this, sent, core = core.incarnation(), done = std::move(done)](const absl::Status& status,
+                                                                               const core::MessageAnswer& answer) {
                  world_.Trace("message " + std::to_string(sent->number) + " to " + sent->room + sent->user +
                               (sent->request_id.empty() ? " is" : " (" + sent->request_id + ") is") + " answered " +
                               (status.ok() ? "OK" : "UNAVAILABLE"));
-                 if (status.ok()) world_.Acknowledged(sent->number);
+                 if (status.ok()) world_.Acknowledged(sent->number, core);
                  done(status, answer);
                });
   return number;

@@ -183,6 +183,11 @@ link::v1::CoreCommand& CoreProcess::AddCommand(core::LinkId id) {
   return *gathered.frame.add_commands();
 }
 
+// Little is said here: what is three frames behind counts as full.
+size_t CoreProcess::BacklogBytes(core::LinkId id) const {
+  return links_.at(id).link->to_edge.items.size() < 3 ? 0 : core::HubOptions().replay_backlog_max + 1;
+}
+
 void CoreProcess::Flush(core::LinkId id) {
   const auto found = links_.find(id);
   if (found == links_.end()) return;

@@ -77,6 +77,7 @@ class CoreProcess final : public Process,
   void Flush(core::LinkId id);
 
   link::v1::CoreCommand& AddCommand(core::LinkId id) override;
+  size_t BacklogBytes(core::LinkId id) const override;
   void CloseLink(core::LinkId id, const absl::Status& why) override;
   void AnswerMessage(uint64_t request, const absl::Status& status, const core::MessageAnswer& answer) override;
   void AnswerCluster(uint64_t request, const absl::Status& status,

@@ -46,6 +46,7 @@ class World final : private core::BusSubscriber {
     SimTime requested_at{0};
     uint64_t order = 0;         // on the bus; 0: it was not published (yet)
     bool acknowledged = false;  // the caller was told that it is sent
+    uint64_t by_core = 0;       // incarnation of the first core that said so
   };
   template <typename P>
   struct Node {
@@ -140,7 +141,9 @@ class World final : private core::BusSubscriber {
   bool WipesRedis() const { return faults_->wipes_redis(); }
   // Rooms have logs: what is acknowledged is neither lost nor doubled.
   bool rooms_have_logs() const { return hub_options_.room_log_age.count() > 0; }
-  void Acknowledged(uint64_t number) { messages_.at(number).acknowledged = true; }
+  void Acknowledged(uint64_t number, uint64_t core) {
+    if (!std::exchange(messages_.at(number).acknowledged, true)) messages_.at(number).by_core = core;
+  }
   void PublishFromOutside(const std::string& room);
   void PublishNonsense();
   static std::optional<uint64_t> NumberIn(std::string_view text);
