@@ -66,7 +66,7 @@ void Hub::State::Acknowledged(Now now, const std::string& room_id, RoomPosition 
 
 void Hub::State::DeliverUnconfirmed(Now now, const link::v1::BusEnvelope& message) {
   ++counters_.delivered_locally;
-  publications_.DeliveredHere(now.steady, message.message().count_id(), 3 * options_.room_log_age);
+  publications_.DeliveredHere(now.steady, message.message().count_id(), 5 * options_.room_log_age);
   DeliverMessage(now, message);
 }
 

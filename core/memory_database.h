@@ -130,14 +130,15 @@ class MemoryDatabase {
   // presence.room:{room_id}
   struct RoomCounters {
     RoomPosition position, previous;
-    size_t bytes = 0;
-    int64_t oldest_ms = 0;
+    uint64_t bytes = 0, gone = 0;  // that ever were in the log; of those that have left it, at least
+    int64_t marked_ms = 0;
+    RoomPosition mark;
+    uint64_t mark_bytes = 0;  // before the mark
     uint64_t run = 0;
   };
   struct LogEntry {
     link::v1::BusEnvelope envelope;
-    size_t bytes = 0;
-    int64_t at_ms = 0;
+    uint64_t bytes = 0, upto = 0;  // its own; of all that ever were in the log up to its end
   };
   using RoomSet = std::set<std::string, std::less<>>;
   using Users = std::map<std::string, User, std::less<>>;
@@ -147,10 +148,10 @@ class MemoryDatabase {
   // What a request_id is good for: kPublished, and from now on it is used.
   OnceResult UseRequest(const StoreOptions& options, std::string_view request_id, std::string_view fingerprint);
   // The next one in the log, with what is to be said of the position before it; not yet published.
-  std::deque<LogEntry>& AddToLog(const StoreOptions& options, Time now, const std::string& room_id, RoomPosition stated,
-                                 link::v1::BusEnvelope* envelope);
+  void AddToLog(const StoreOptions& options, Time now, const std::string& room_id, RoomPosition stated,
+                link::v1::BusEnvelope* envelope);
   void NoteLoss(const StoreOptions& options, Time now, const RoomLogQuery& query);
-  static void TrimLog(const StoreOptions& options, Time now, RoomCounters& room, std::deque<LogEntry>& log);
+  static void TrimLog(const StoreOptions& options, RoomCounters& room, std::deque<LogEntry>& log);
   bool DropRoomKey(std::string_view key);  // false: it is another key
   // The answer to a write that changes nothing: it is fenced, or not let in. `revoked`: its token is void.
   std::optional<WriteResult> Refuse(const StoreOptions& options, Time now, const PresenceWrite& write,

@@ -66,18 +66,20 @@ std::map<std::string, std::string> MemoryDatabase::Dump() {
     for (const auto& [name, kept_us] : logouts_) AppendField(name, std::to_string(kept_us), &out);
   }
   for (const auto& [room_id, room] : rooms_) {
-    AppendField("",
-                std::to_string(room.position.epoch) + " " + std::to_string(room.position.sequence) + " " +
-                    std::to_string(room.bytes) + " " + std::to_string(room.oldest_ms) + " " +
-                    std::to_string(room.previous.epoch) + " " + std::to_string(room.previous.sequence),
-                &begin("presence.room:" + room_id, "string"));
+    std::string numbers;
+    for (const uint64_t number :
+         {room.position.epoch, room.position.sequence, room.bytes, room.gone, static_cast<uint64_t>(room.marked_ms),
+          room.mark.epoch, room.mark.sequence, room.mark_bytes, room.previous.epoch, room.previous.sequence}) {
+      numbers.append(std::to_string(number)).append(" ");
+    }
+    AppendField("", numbers, &begin("presence.room:" + room_id, "string"));
   }
   for (const auto& [room_id, log] : logs_) {
     std::map<std::string, std::string> entries;
     for (const LogEntry& entry : log) {
       std::string id = std::to_string(entry.envelope.room_epoch());
       id.append("-").append(std::to_string(entry.envelope.room_sequence()));
-      entries[id] = "e " + entry.envelope.SerializeAsString() + " t " + std::to_string(entry.at_ms);
+      entries[id] = "e " + entry.envelope.SerializeAsString() + " b " + std::to_string(entry.upto);
     }
     std::string& out = begin("presence.log:" + room_id, "stream");
     for (const auto& [id, value] : entries) AppendField(id, value, &out);

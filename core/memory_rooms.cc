@@ -40,37 +40,50 @@ AppendResult MemoryDatabase::Append(const StoreOptions& options, std::string_vie
   if (fresh) {
     logs_.erase(room_id);
     stated.epoch = DataSince(now);
-    room = {{now.us, 1}, stated, 0, now.ms, run_};
+    room.position = {now.us, 1};
+    room.previous = stated;
   } else if (room.run != run_) {
     stated = room.previous = room.position;
     room.position = {std::max(now.us, room.position.epoch + 1), 1};
   } else {
     ++room.position.sequence;
   }
-  TrimLog(options, now, room, AddToLog(options, now, room_id, stated, &envelope));
+  AddToLog(options, now, room_id, stated, &envelope);
   Publish(envelope, outside);
   return {Outcome::kPublished, {}, room.position};
 }
 
-std::deque<MemoryDatabase::LogEntry>& MemoryDatabase::AddToLog(const StoreOptions& options, Time now,
-                                                               const std::string& room_id, RoomPosition stated,
-                                                               link::v1::BusEnvelope* envelope) {
+void MemoryDatabase::AddToLog(const StoreOptions& options, Time now, const std::string& room_id, RoomPosition stated,
+                              link::v1::BusEnvelope* envelope) {
   RoomCounters& room = rooms_.at(room_id);
   room.run = run_;
   envelope->set_room_epoch(room.position.epoch);
   envelope->set_room_sequence(room.position.sequence);
   envelope->set_room_previous_epoch(stated.epoch);
   envelope->set_room_previous_sequence(stated.sequence);
+  const uint64_t before = room.bytes, size = envelope->ByteSizeLong();
+  room.bytes += size;
   std::deque<LogEntry>& log = logs_[room_id];
-  log.push_back({*envelope, envelope->ByteSizeLong(), now.ms});
-  room.bytes += log.back().bytes;
-  if (log.size() == 1) {
-    room.bytes = log.back().bytes;
-    room.oldest_ms = now.ms;
+  const bool is_new = log.empty();
+  log.push_back({*envelope, size, room.bytes});
+  const size_t length_max = options.room_log_length, step = std::clamp<size_t>(length_max / 16, 1, 16);
+  if (room.position.sequence % step == 0 || room.position.sequence == 1) {
+    while (log.size() > length_max - step + 1) log.pop_front();
   }
+  const int64_t age_ms = std::chrono::milliseconds(options.room_log_age).count();
+  if (is_new) room.gone = before;
+  if (is_new || now.ms - room.marked_ms > age_ms) {
+    if (!is_new) {
+      while (IsBefore(PositionOf(log.front().envelope), room.mark)) log.pop_front();
+      room.gone = room.mark_bytes;
+    }
+    room.marked_ms = now.ms;
+    room.mark = room.position;
+    room.mark_bytes = before;
+    SetExpiry(LogKey(room_id), now.ms + 2 * age_ms);
+  }
+  TrimLog(options, room, log);
   SetExpiry(RoomKey(room_id), now.ms + std::chrono::milliseconds(kRoomMemory).count());
-  SetExpiry(LogKey(room_id), now.ms + std::chrono::milliseconds(options.room_log_age).count());
-  return log;
 }
 
 void MemoryDatabase::NoteLoss(const StoreOptions& options, Time now, const RoomLogQuery& query) {
@@ -98,18 +111,13 @@ void MemoryDatabase::NoteLoss(const StoreOptions& options, Time now, const RoomL
   Publish(note, {});
 }
 
-void MemoryDatabase::TrimLog(const StoreOptions& options, Time now, RoomCounters& room, std::deque<LogEntry>& log) {
-  const int64_t age_ms = std::chrono::milliseconds(options.room_log_age).count();
-  const size_t length_max = options.room_log_length, bytes_max = options.room_log_bytes;
-  const bool too_old = now.ms - room.oldest_ms > age_ms + age_ms / 16;
-  if (log.size() <= length_max && room.bytes <= bytes_max && !too_old) return;
-  const size_t keep = log.size() > length_max ? length_max - std::min<size_t>(16, length_max / 16) : length_max;
-  const size_t bytes_keep = room.bytes > bytes_max ? bytes_max - bytes_max / 16 : bytes_max;
-  for (size_t looked_at = 0; looked_at < kDroppedMax; ++looked_at) {
-    room.oldest_ms = log.front().at_ms;
-    const bool goes = log.size() > keep || room.bytes > bytes_keep || now.ms - room.oldest_ms > age_ms;
-    if (log.size() == 1 || !goes) return;
-    room.bytes -= std::min(room.bytes, log.front().bytes);
+void MemoryDatabase::TrimLog(const StoreOptions& options, RoomCounters& room, std::deque<LogEntry>& log) {
+  const uint64_t bytes_max = options.room_log_bytes;
+  if (room.bytes - room.gone <= bytes_max) return;
+  room.gone = log.front().upto - log.front().bytes;
+  const uint64_t keep = room.bytes - room.gone > bytes_max ? bytes_max - bytes_max / 16 : bytes_max;
+  for (size_t dropped = 0; dropped < kDroppedMax && log.size() > 1 && room.bytes - room.gone > keep; ++dropped) {
+    room.gone = log.front().upto;
     log.pop_front();
   }
 }

@@ -12,7 +12,8 @@ namespace {
 // What room_log.lua answers to an append.
 constexpr OnceResult::Outcome kOutcomes[] = {OnceResult::Outcome::kPublished, OnceResult::Outcome::kRepeated,
                                              OnceResult::Outcome::kConflict};
-constexpr size_t kAppendArguments = 11, kReadArguments = 14;
+// EVALSHA, the hash, the number of keys, three keys, the operation, and what StartRoomLog writes behind it.
+constexpr size_t kRoomLogArguments = 14;
 
 uint64_t Number(RedisReply reply) {
   return static_cast<uint64_t>(reply.number());
@@ -20,27 +21,30 @@ uint64_t Number(RedisReply reply) {
 
 }  // namespace
 
-RedisCommand& RedisStore::StartRoomLog(std::string_view room_id, std::string_view request_id, size_t arguments) {
+RedisCommand& RedisStore::StartRoomLog(std::string_view operation, std::string_view room_id,
+                                       std::string_view request_id, size_t arguments) {
+  using std::chrono::milliseconds;
   const bool once = !request_id.empty();
-  command_.Start(2 + 1 + (once ? 4 : 3) + arguments).AddWritten(room_log_head_).Add(once ? "4" : "3");
+  command_.Start(kRoomLogArguments + (once ? 1 : 0) + arguments).AddWritten(room_log_head_).Add(once ? "4" : "3");
   command_.Add(std::string("presence.room:").append(room_id)).Add(std::string("presence.log:").append(room_id));
   command_.Add("presence.rooms");
-  return once ? command_.Add(RequestKey(request_id)) : command_;
+  if (once) command_.Add(RequestKey(request_id));
+  command_.Add(operation);
+  return AddTime()
+      .Add(run_id_)
+      .Add(message_bytes_)
+      .Add(uint64_t{options_.store.room_log_length})
+      .Add(uint64_t{options_.store.room_log_bytes})
+      .Add(int64_t{milliseconds(options_.store.room_log_age).count()})
+      .Add(int64_t{milliseconds(kRoomMemory).count()});
 }
 
 void RedisStore::Append(uint64_t id, std::string_view request_id, std::string_view fingerprint,
                         const link::v1::BusEnvelope& envelope, std::string_view outside) {
   using std::chrono::milliseconds;
   envelope.SerializeToString(&message_bytes_);
-  StartRoomLog(envelope.message().room_id(), request_id, kAppendArguments).Add("append");
-  AddTime()
-      .Add(run_id_)
-      .Add(message_bytes_)
+  StartRoomLog("append", envelope.message().room_id(), request_id, 3)
       .Add(outside)
-      .Add(uint64_t{options_.store.room_log_length})
-      .Add(uint64_t{options_.store.room_log_bytes})
-      .Add(int64_t{milliseconds(options_.store.room_log_age).count()})
-      .Add(int64_t{milliseconds(kRoomMemory).count()})
       .Add(fingerprint)
       .Add(int64_t{milliseconds(options_.store.request_lifetime).count()});
   Send([this, id](RedisReply reply) {
@@ -56,24 +60,18 @@ void RedisStore::Append(uint64_t id, std::string_view request_id, std::string_vi
 }
 
 void RedisStore::ReadRoomLog(uint64_t id, const RoomLogQuery& query) {
-  using std::chrono::milliseconds;
   link::v1::BusEnvelope note;
   note.mutable_room_lost()->set_room_id(std::string(query.room_id));
   note.SerializeToString(&message_bytes_);
-  StartRoomLog(query.room_id, {}, kReadArguments).Add("read");
-  AddTime()
-      .Add(run_id_)
-      .Add(message_bytes_)
-      .Add(query.seen.epoch)
-      .Add(query.seen.sequence)
-      .Add(query.doubted.epoch)
-      .Add(query.doubted.sequence)
-      .Add(int64_t{milliseconds(options_.store.room_log_age).count()})
-      .Add(int64_t{milliseconds(kRoomMemory).count()})
+  StartRoomLog("read", query.room_id, {}, 8)
       .Add(query.after.epoch)
       .Add(query.after.sequence)
       .Add(uint64_t{query.entries_max})
-      .Add(uint64_t{kRoomLogPageBytes});
+      .Add(uint64_t{kRoomLogPageBytes})
+      .Add(query.seen.epoch)
+      .Add(query.seen.sequence)
+      .Add(query.doubted.epoch)
+      .Add(query.doubted.sequence);
   Send([this, id](RedisReply reply) {
     if (!Usable(reply) || reply.size() != 5) {
       return listener_.OnRoomLogRead(id, absl::UnavailableError("the store is away"));

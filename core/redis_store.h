@@ -107,7 +107,9 @@ class RedisStore final : public Store, private RedisConnection::Listener {
   RedisCommand& StartTransition(std::string_view operation, size_t arguments);
   // Of a script with one key: StartTransition is that of the one without.
   RedisCommand& StartScript(std::string_view head, std::string_view key, size_t arguments);
-  RedisCommand& StartRoomLog(std::string_view room_id, std::string_view request_id, size_t arguments);
+  // With message_bytes_.
+  RedisCommand& StartRoomLog(std::string_view operation, std::string_view room_id, std::string_view request_id,
+                             size_t arguments);
   RedisCommand& AddTime();  // the test's, or nothing
   std::string_view EscapedOrEmpty(std::string_view text, std::string* scratch);
   void RefreshPart(absl::Span<const RefreshEntry> entries, RedisConnection::Done done);

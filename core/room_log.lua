@@ -5,17 +5,24 @@
 -- KEYS: presence.room:{room_id}, presence.log:{room_id}, presence.rooms, and, with a request_id, presence.request:{request_id}, as in
 -- publish_once.lua.
 --
---   append  now_us run envelope outside length_max bytes_max age_ms memory_ms fingerprint request_lifetime_ms
+-- ARGV: the operation, now_us, run, envelope, length_max, bytes_max, age_ms, memory_ms, and
+--   append  outside fingerprint request_lifetime_ms
 --           -> {0 published, 1 repeated or 2 conflict, answer, epoch, sequence}
---   read    now_us run note seen_epoch seen_sequence doubted_epoch doubted_sequence age_ms memory_ms epoch sequence entries_max bytes_max
+--   read    epoch sequence entries_max page_bytes_max seen_epoch seen_sequence doubted_epoch doubted_sequence; the envelope is what is put
+--           down when one of these two is lost
 --           -> {epoch, sequence, since when Redis has its data (us), 1 more follow or 0, {envelope...}}; a room of which nothing
 --              is known has the present moment for its epoch, and the sequence 0
 --
--- presence.room:{room_id} is a string, "epoch sequence bytes oldest run previous_epoch previous_sequence": the position, the bytes in the log,
--- about when its oldest entry was made (ms), which run of Redis began the epoch, and what was before it. An entry of the log has the fields
--- e, the envelope as published, and t (ms).
+-- presence.room:{room_id} is ten numbers of eight bytes, little-endian, and the name of the run of Redis that began the epoch. The numbers: epoch
+-- and sequence; the bytes of all entries that ever were in the log; of those that have left it, at least; the mark: when it was made (ms), epoch
+-- and sequence of the entry that was made then, the bytes before it; epoch and sequence before the epoch. An entry of the log has the fields e,
+-- the envelope as published, and b, the bytes up to its end, a number of that kind.
+--
+-- A message must be cheap. So nobody looks for entries that are too old: when the mark is older than they may be, all in front of it goes at once,
+-- and this entry is the new mark. They live for their age at least, and twice that at most, and so does the log, whose time is set only then.
+-- What is over the length goes sixteen at a time. Numbers are packed and not written out, since that is what Lua takes its time for.
 
-local operation = ARGV[1]
+local operation, this_run, envelope, age = ARGV[1], ARGV[3], ARGV[4], tonumber(ARGV[7])
 local now_us = tonumber(ARGV[2])  -- from tests; empty otherwise
 if not now_us then
   local time = redis.call('TIME')
@@ -24,15 +31,12 @@ end
 local now = math.floor(now_us / 1000)
 local room_key, log_key, rooms_key, request_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 
--- At most so many entries are dropped by one append, and so many are read at once. Each may be 1 MiB, and all that XRANGE finds is copied while
--- Redis does nothing else: so the first step is one entry, and each further one as many as there were before it.
+local NUMBERS = '<I8I8I8I8I8I8I8I8I8I8'
+local EXACT_MAX = 9007199254740992  -- above, Lua's numbers have gaps
+-- At most so many entries are dropped for their bytes by one append, and so many are read at once. Each may be 1 MiB, and all that XRANGE finds
+-- is copied while Redis does nothing else: so the first step is one entry, and each further one as many as there were before it.
 local DROPPED_MAX = 32
 local READ_AT_ONCE = 8
-local EXACT_MAX = 9007199254740992  -- above, Lua's numbers have gaps
-
-local function text(number)
-  return string.format('%.0f', number)
-end
 
 local function get(key)
   local value = redis.pcall('GET', key)
@@ -43,72 +47,41 @@ end
 local function data_since()
   local since = string.match(get(rooms_key), '^%d+$')
   if since and #since <= 16 then return tonumber(since) end
-  redis.call('SET', rooms_key, text(now_us))
+  redis.call('SET', rooms_key, string.format('%.0f', now_us))
   return now_us
 end
 
-local epoch, sequence, bytes, oldest, run, previous_epoch, previous_sequence =
-  string.match(get(room_key), '^(%d+) (%d+) (%d+) (%d+) (%S*) ?(%d*) ?(%d*)$')
-epoch, sequence, bytes, oldest = tonumber(epoch), tonumber(sequence), tonumber(bytes), tonumber(oldest)
--- What nobody here could have written, or could count on from, is nothing, too.
-if epoch and (epoch == 0 or sequence == 0 or math.max(epoch, sequence, bytes, oldest) >= EXACT_MAX) then epoch = nil end
-if epoch then  -- a release before this one did not write what was before: nothing that counts
-  previous_epoch, previous_sequence = tonumber(previous_epoch) or epoch, tonumber(previous_sequence) or 0
+local room = get(room_key)
+local epoch, sequence, bytes, gone, marked, mark_epoch, mark_sequence, mark_bytes, previous_epoch, previous_sequence, run_at
+if #room >= 80 then
+  epoch, sequence, bytes, gone, marked, mark_epoch, mark_sequence, mark_bytes, previous_epoch, previous_sequence, run_at =
+    struct.unpack(NUMBERS, room)
+  -- What nobody here could have written, or could count on from, is nothing, too.
+  if epoch == 0 or sequence == 0 or math.max(epoch, sequence, bytes, gone, mark_epoch, mark_sequence, mark_bytes) >= EXACT_MAX then
+    epoch = nil
+  end
 end
 
--- Of the operation: which run of Redis this is, and for how long the log and the room are kept (ms).
-local this_run, age, memory
--- In the envelope of what begins an epoch, and only there.
-local stated_epoch, stated_sequence = 0, 0
-
-local function begin(at_least, before_epoch, before_sequence)
+-- What is to be put down, and in which epoch, if a new one begins; what is said of what was before it.
+local adds, begins, stated_epoch, stated_sequence, since = true, nil, 0, 0, nil
+if operation == 'append' then
+  if request_key then
+    local saved, fingerprint = get(request_key), ARGV[10]
+    if string.find(saved, '^%d+:') then
+      local head = #fingerprint .. ':' .. fingerprint
+      if string.sub(saved, 1, #head) == head then return {1, string.sub(saved, #head + 1), 0, 0} end
+      return {2, '', 0, 0}
+    end
+  end
   if not epoch then
-    redis.call('DEL', log_key)
-    bytes, oldest = 0, now
+    begins, stated_epoch = now_us, data_since()
+  elseif string.sub(room, run_at) ~= this_run then
+    begins, stated_epoch, stated_sequence = math.max(now_us, epoch + 1), epoch, sequence
   end
-  epoch, sequence = at_least, 1
-  previous_epoch, previous_sequence = before_epoch, before_sequence
-  stated_epoch, stated_sequence = before_epoch, before_sequence
-end
-
--- Fields 9 to 12 of link.v1.BusEnvelope, fixed64: protobuf takes them from either end as well.
-local function fixed64_field(number, value)
-  return value == 0 and '' or string.char(number * 8 + 1) .. struct.pack('<I8', value)
-end
-local function position_fields()
-  return fixed64_field(9, epoch) .. fixed64_field(10, sequence) .. fixed64_field(11, stated_epoch) ..
-         fixed64_field(12, stated_sequence)
-end
-
--- At the position that is now the room's. `length`: of the log with it.
-local length
-local function log(envelope)
-  local id = text(epoch) .. '-' .. text(sequence)
-  local added = redis.pcall('XADD', log_key, id, 'e', envelope, 't', text(now))
-  if type(added) == 'table' and added.err then
-    local foreign = string.find(added.err, 'WRONGTYPE', 1, true) or string.find(added.err, 'equal or smaller', 1, true)
-    if not foreign then error(added.err) end  -- nothing has been written
-    redis.call('DEL', log_key)
-    redis.call('XADD', log_key, id, 'e', envelope, 't', text(now))
-    bytes = 0
-  end
-  bytes = bytes + #envelope
-  length = redis.call('XLEN', log_key)
-  if length == 1 then bytes, oldest = #envelope, now end  -- what was there before has ended with its age
-end
-
-local function publish(envelope)
-  redis.call('SET', room_key, table.concat({text(epoch), text(sequence), text(bytes), text(oldest), this_run,
-                                            text(previous_epoch), text(previous_sequence)}, ' '), 'PX', memory)
-  redis.call('PEXPIRE', log_key, text(age))
-  redis.call('PUBLISH', 'presence.bus', envelope)
-end
-
-if operation == 'read' then
-  this_run, age, memory = ARGV[3], tonumber(ARGV[9]), ARGV[10]
-  local since = data_since()
+else
+  since = data_since()
   -- What somebody has seen, and Redis does not have, is lost: IsLost in core/room_position.h.
-  local memory_us = tonumber(memory) * 1000
+  local memory_us = tonumber(ARGV[8]) * 1000
   local at, before, before_sequence = epoch or now_us, epoch and previous_epoch or since, epoch and previous_sequence or 0
   local function is_lost(seen_epoch, seen_sequence)
     if seen_sequence == 0 or seen_epoch > now_us + memory_us then return false end
@@ -116,81 +89,113 @@ if operation == 'read' then
     if before_sequence ~= 0 then return seen_epoch > before or (seen_epoch == before and seen_sequence > before_sequence) end
     return seen_epoch >= before and seen_epoch + memory_us > at
   end
-  local seen, doubted = tonumber(ARGV[5]), tonumber(ARGV[7])
-  local seen_lost, doubted_lost = is_lost(seen, tonumber(ARGV[6])), is_lost(doubted, tonumber(ARGV[8]))
-  if seen_lost or doubted_lost then
-    -- An epoch before which nothing counts: everybody who was there, wherever, may miss something, and nobody proves it again.
-    local next_epoch = math.max(now_us, (epoch or 0) + 1, seen_lost and seen + 1 or 0, doubted_lost and doubted + 1 or 0)
-    begin(next_epoch, next_epoch, 0)
-    local note = position_fields() .. ARGV[4]
-    log(note)
-    publish(note)
-  end
-
-  if not epoch then return {now_us, 0, since, 0, {}} end
-  local from = ARGV[12] == '0' and '-' or '(' .. ARGV[11] .. '-' .. ARGV[12]
-  local entries_max, bytes_max = tonumber(ARGV[13]), tonumber(ARGV[14])
-  local page, size, last = {}, 0, nil
-  while #page < entries_max and size < bytes_max do
-    local count = math.min(math.max(1, #page), READ_AT_ONCE, entries_max - #page)
-    local batch = redis.pcall('XRANGE', log_key, from, '+', 'COUNT', count)
-    if #batch == 0 then last = nil break end
-    for _, entry in ipairs(batch) do
-      if size >= bytes_max then break end
-      page[#page + 1] = entry[2][2]
-      size = size + #entry[2][2]
-      last = entry[1]
-    end
-    from = '(' .. last
-  end
-  local more = last and last ~= text(epoch) .. '-' .. text(sequence)
-  return {epoch, sequence, since, more and 1 or 0, page}
-end
-
-this_run, age, memory = ARGV[3], tonumber(ARGV[8]), ARGV[9]
-local envelope, outside, length_max, bytes_max = ARGV[4], ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
-local fingerprint, request_lifetime = ARGV[10], ARGV[11]
-
-if request_key then
-  local saved = get(request_key)
-  local head_length = string.match(saved, '^(%d+):')
-  if head_length then
-    local head = #fingerprint .. ':' .. fingerprint
-    if string.sub(saved, 1, #head) == head then return {1, string.sub(saved, #head + 1), 0, 0} end
-    return {2, '', 0, 0}
-  end
-end
-
-if not epoch then
-  begin(now_us, data_since(), 0)
-elseif run ~= this_run then
-  begin(math.max(now_us, epoch + 1), epoch, sequence)
-else
-  sequence = sequence + 1
-end
-envelope = envelope .. position_fields()
-log(envelope)
-
--- What is too much, or too old, goes; over a bound by a sixteenth more, so that not each append has to look. Never the newest.
-if length > length_max or bytes > bytes_max or now - oldest > age + math.floor(age / 16) then
-  local keep = length > length_max and length_max - math.min(16, math.floor(length_max / 16)) or length_max
-  local bytes_keep = bytes > bytes_max and bytes_max - math.floor(bytes_max / 16) or bytes_max
-  local dropped, from, enough = {}, '-', false
-  while not enough and #dropped < DROPPED_MAX do
-    for _, entry in ipairs(redis.call('XRANGE', log_key, from, '+', 'COUNT', math.max(1, #dropped))) do
-      oldest = tonumber(entry[2][4]) or 0
-      local left = length - #dropped
-      enough = left == 1 or not (left > keep or bytes > bytes_keep or now - oldest > age)
-      if enough then break end
-      dropped[#dropped + 1] = entry[1]
-      bytes = math.max(0, bytes - #entry[2][2])
-      from = '(' .. entry[1]
+  adds = false
+  for i = 13, 15, 2 do
+    local seen = tonumber(ARGV[i])
+    if is_lost(seen, tonumber(ARGV[i + 1])) then
+      -- An epoch before which nothing counts: everybody who was there, wherever, may miss something, and nobody proves it again.
+      adds, begins = true, math.max(begins or now_us, (epoch or 0) + 1, seen + 1)
+      stated_epoch = begins
     end
   end
-  if #dropped > 0 then redis.call('XDEL', log_key, unpack(dropped)) end
 end
 
-if request_key then redis.call('SET', request_key, #fingerprint .. ':' .. fingerprint, 'PX', request_lifetime) end
-publish(envelope)
-if outside ~= '' then redis.call('PUBLISH', 'message:broadcast', outside) end
-return {0, '', epoch, sequence}
+if adds then
+  if not epoch then
+    redis.call('DEL', log_key)
+    bytes, gone = 0, 0
+  end
+  if begins then
+    epoch, sequence, previous_epoch, previous_sequence = begins, 1, stated_epoch, stated_sequence
+  else
+    sequence = sequence + 1
+  end
+
+  -- Fields 9 to 12 of link.v1.BusEnvelope, fixed64, are put where protobuf writes them: behind a message, in front of RoomLost.
+  local position = struct.pack('<BI8BI8', 9 * 8 + 1, epoch, 10 * 8 + 1, sequence)
+  if stated_epoch ~= 0 then position = position .. struct.pack('<BI8', 11 * 8 + 1, stated_epoch) end
+  if stated_sequence ~= 0 then position = position .. struct.pack('<BI8', 12 * 8 + 1, stated_sequence) end
+  if operation == 'append' then envelope = envelope .. position else envelope = position .. envelope end
+
+  local id, before = string.format('%.0f-%.0f', epoch, sequence), bytes
+  bytes = bytes + #envelope
+  local length_max, upto = tonumber(ARGV[5]), struct.pack('<I8', bytes)
+  local step = math.max(1, math.min(16, math.floor(length_max / 16)))
+  local added
+  if sequence % step == 0 or begins then
+    added = redis.pcall('XADD', log_key, 'NOMKSTREAM', 'MAXLEN', '=', length_max - step + 1, id, 'e', envelope, 'b', upto)
+  else
+    added = redis.pcall('XADD', log_key, 'NOMKSTREAM', id, 'e', envelope, 'b', upto)
+  end
+  local is_new = not added  -- what was there before has ended with its time
+  if type(added) == 'table' and added.err then
+    is_new = string.find(added.err, 'WRONGTYPE', 1, true) or string.find(added.err, 'equal or smaller', 1, true)
+    if not is_new then error(added.err) end  -- nothing has been written
+    redis.call('DEL', log_key)
+  end
+  if is_new then
+    redis.call('XADD', log_key, id, 'e', envelope, 'b', upto)
+    gone = before
+  end
+  if is_new or now - marked > age then
+    if not is_new then
+      redis.call('XTRIM', log_key, 'MINID', '=', string.format('%.0f-%.0f', mark_epoch, mark_sequence))
+      gone = mark_bytes
+    end
+    marked, mark_epoch, mark_sequence, mark_bytes = now, epoch, sequence, before
+    redis.call('PEXPIRE', log_key, 2 * age)
+  end
+
+  -- Over its bytes a log loses a sixteenth more, so that not each message has to look. Never the newest.
+  local bytes_max = tonumber(ARGV[6])
+  if bytes - gone > bytes_max then
+    local keep, from, first, dropped = bytes_max, '-', nil, 0
+    while from and dropped < DROPPED_MAX do
+      local batch = redis.call('XRANGE', log_key, from, '+', 'COUNT', math.min(math.max(1, dropped), DROPPED_MAX - dropped))
+      from = nil
+      for _, entry in ipairs(batch) do
+        local its_upto = #(entry[2][4] or '') == 8 and struct.unpack('<I8', entry[2][4]) or 0
+        if dropped == 0 then
+          gone = math.max(0, its_upto - #entry[2][2])  -- as it is: more has left it than was known
+          if bytes - gone > bytes_max then keep = bytes_max - math.floor(bytes_max / 16) end
+        end
+        first = entry[1]
+        if first == id or bytes - gone <= keep then from = nil break end
+        dropped, gone, from = dropped + 1, its_upto, '(' .. first
+      end
+    end
+    if from then  -- that one, too
+      local its_epoch, its_sequence = string.match(first, '^(%d+)%-(%d+)$')
+      first = string.format('%.0f-%.0f', tonumber(its_epoch), tonumber(its_sequence) + 1)
+    end
+    if dropped > 0 then redis.call('XTRIM', log_key, 'MINID', '=', first) end
+  end
+
+  if request_key then redis.call('SET', request_key, #ARGV[10] .. ':' .. ARGV[10], 'PX', ARGV[11]) end
+  redis.call('SET', room_key, struct.pack(NUMBERS, epoch, sequence, bytes, gone, marked, mark_epoch, mark_sequence, mark_bytes,
+                                          previous_epoch, previous_sequence) .. this_run, 'PX', ARGV[8])
+  redis.call('PUBLISH', 'presence.bus', envelope)
+  if operation == 'append' then
+    if ARGV[9] ~= '' then redis.call('PUBLISH', 'message:broadcast', ARGV[9]) end
+    return {0, '', epoch, sequence}
+  end
+end
+
+if not epoch then return {now_us, 0, since, 0, {}} end
+local from = ARGV[10] == '0' and '-' or '(' .. ARGV[9] .. '-' .. ARGV[10]
+local entries_max, page_bytes_max = tonumber(ARGV[11]), tonumber(ARGV[12])
+local page, size, last = {}, 0, nil
+while #page < entries_max and size < page_bytes_max do
+  local count = math.min(math.max(1, #page), READ_AT_ONCE, entries_max - #page)
+  local batch = redis.pcall('XRANGE', log_key, from, '+', 'COUNT', count)
+  if #batch == 0 then last = nil break end
+  for _, entry in ipairs(batch) do
+    if size >= page_bytes_max then break end
+    page[#page + 1] = entry[2][2]
+    size = size + #entry[2][2]
+    last = entry[1]
+  end
+  from = '(' .. last
+end
+local more = last and last ~= string.format('%.0f-%.0f', epoch, sequence)
+return {epoch, sequence, since, more and 1 or 0, page}

@@ -83,10 +83,10 @@ struct StoreOptions {
   std::chrono::minutes request_lifetime{5};  // of a request_id
   // Of a kept logout, LOGOUT_LIFETIME: at least that of the tokens that it voids. Keycloak lets no session live longer than 10 h.
   std::chrono::seconds logout_lifetime{36'000};
-  // Of a room's log, whichever is reached first. What is over goes with an append, 32 entries at most, and a sixteenth more with it.
+  // Of a room's log, whichever is reached first. What is over goes with an append, and up to a sixteenth more with it.
   size_t room_log_length = 1'000;           // ROOM_LOG_LENGTH
   size_t room_log_bytes = size_t{4} << 20;  // of the envelopes
-  std::chrono::seconds room_log_age{120};   // ROOM_LOG_AGE
+  std::chrono::seconds room_log_age{120};   // ROOM_LOG_AGE: at least; see Append
   uint32_t connections_per_user_max = 0;    // over all cores, CONNECTIONS_PER_USER; 0: no limit
   uint64_t core_incarnation = 0;            // names this core in "origin"
 };
@@ -300,8 +300,8 @@ class Store {
   // A message to a room: numbers it, keeps it in the room's log, and publishes it on presence.bus with its position and, unless `outside`
   // is empty, that text on message:broadcast. With a request_id (else empty) once, as PublishOnce. One atomic script (core/room_log.lua).
   // `envelope` has no position yet. Answered by OnAppended; kUnavailable: whether it happened is not known. The log keeps
-  // room_log_length entries, room_log_bytes of them, none much longer than twice room_log_age; what one room knows of itself lives
-  // for kRoomMemory. A new epoch begins where room_position.h says.
+  // room_log_length entries, room_log_bytes of them, each for room_log_age: twice that in a room that is never silent, at most four times; what
+  // one room knows of itself lives for kRoomMemory. A new epoch begins where room_position.h says.
   virtual void Append(uint64_t id, std::string_view request_id, std::string_view fingerprint,
                       const link::v1::BusEnvelope& envelope, std::string_view outside) = 0;
   // What stands in the log, and where the room is. Answered by OnRoomLogRead, UNAVAILABLE as below. Whether something is missing in between is

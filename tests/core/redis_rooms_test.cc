@@ -80,11 +80,8 @@ TEST_F(RedisRooms, WhatAnotherRunOfRedisHasWrittenEndsItsEpoch) {
   AttachAndComeUp();
   const RoomPosition before = Say("one").position;
   const std::string room = server_->Command({"GET", "presence.room:r"}).text;
-  EXPECT_THAT(room, testing::StartsWith(std::to_string(before.epoch) + " 1 "));
-  // The fifth word names the run.
-  size_t run = 0;
-  for (int word = 0; word < 4; ++word) run = room.find(' ', run) + 1;
-  server_->Command({"SET", "presence.room:r", std::string(room).replace(run, 40, "another")});
+  ASSERT_GT(room.size(), 80u) << "ten numbers, and the run";
+  server_->Command({"SET", "presence.room:r", room.substr(0, 80) + "another"});
   const RoomPosition after = Say("two").position;
   EXPECT_GT(after.epoch, before.epoch);
   EXPECT_EQ(after.sequence, 1u);

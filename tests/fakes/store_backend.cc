@@ -85,7 +85,7 @@ class RedisBackend final : public StoreBackend {
     }
     constexpr char kEarlierRun[] = R"lua(
       for _, key in ipairs(redis.call('KEYS', 'presence.room:*')) do
-        redis.call('SET', key, string.gsub(redis.call('GET', key), '^(%d+ %d+ %d+ %d+) %S*', '%1 earlier'), 'KEEPTTL')
+        redis.call('SET', key, string.sub(redis.call('GET', key), 1, 80) .. 'an earlier run', 'KEEPTTL')
       end
     )lua";
     server_.Command({"EVAL", kEarlierRun, "0"});
@@ -133,7 +133,8 @@ constexpr char kDumpScript[] = R"lua(
       value = {}
       for _, entry in ipairs(redis.call('XRANGE', key, '-', '+')) do
         value[#value + 1] = entry[1]
-        value[#value + 1] = table.concat(entry[2], ' ')
+        local upto = struct.unpack('<I8', entry[2][4])
+        value[#value + 1] = table.concat({entry[2][1], entry[2][2], entry[2][3], string.format('%.0f', upto)}, ' ')
       end
     else value = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES') end
     keys[#keys + 1] = {key, type, redis.call('TTL', key), value}
@@ -141,11 +142,15 @@ constexpr char kDumpScript[] = R"lua(
   return keys
 )lua";
 
-// Of presence.room:{room_id}: the fifth word.
-std::string WithoutRun(std::string room) {
-  size_t begin = 0;
-  for (int word = 0; word < 4; ++word) begin = room.find(' ', begin) + 1;
-  return room.erase(begin, room.find(' ', begin) + 1 - begin);
+// Of presence.room:{room_id}, without the run.
+std::string Numbers(std::string_view bytes, size_t count) {
+  std::string words;
+  for (size_t i = 0; i < count; ++i) {
+    uint64_t number = 0;
+    for (size_t byte = 8; byte-- > 0;) number = number << 8 | static_cast<uint8_t>(bytes.at(8 * i + byte));
+    words.append(std::to_string(number)).append(" ");
+  }
+  return words;
 }
 
 std::map<std::string, std::string> RedisBackend::Dump() {
@@ -158,7 +163,7 @@ std::map<std::string, std::string> RedisBackend::Dump() {
     for (size_t i = 0; i + 1 < fields.size(); i += 2) {
       if (key == "presence.sweep" && fields[i].text == "run") continue;
       const std::string& value = fields[i + 1].text;
-      sorted[fields[i].text] = key.starts_with("presence.room:") ? WithoutRun(value) : value;
+      sorted[fields[i].text] = key.starts_with("presence.room:") ? Numbers(value, 10) : value;
     }
     for (const auto& [field, value] : sorted) out += "\n" + field + "=" + value;
   }

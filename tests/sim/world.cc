@@ -58,6 +58,8 @@ World::World(uint64_t seed, bool trace)
   network_delay_max_ = random_.OneIn(3) ? SimTime(milliseconds(300)) : SimTime(milliseconds(3));
   // As many as there may be clients: refused are those who come back while what is left of them still counts.
   store_options_.connections_per_user_max = random_.OneIn(3) ? 20 : 0;
+  store_options_.room_log_age =
+      seconds(70);  // longer than anybody is behind; and after twice that Redis is empty at the end
   if (!random_.OneIn(4)) hub_options_.room_log_age = store_options_.room_log_age;
   if (random_.OneIn(3)) store_options_.room_log_length = 40;  // more than a fault of this length misses
   users_ = 1 + random_.Below(8);
