@@ -90,9 +90,9 @@ class Story(World):
     async def typing_is_local(self, edge):
         """Between the users of one edge."""
         typist, reader = [device for device in self.devices if device.choose is edge][:2]
-        before = len(reader.typing)
+        before = reader.typings
         deadline = time.monotonic() + 5 * PATIENCE
-        while len(reader.typing) == before:  # for a moment the edge may have no core
+        while reader.typings == before:  # for a moment the edge may have no core
             assert time.monotonic() < deadline, "typing is delivered among the edge's own users"
             await typist.send(type="typing", channel_id="room0")
             await asyncio.sleep(0.1)

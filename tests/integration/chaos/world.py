@@ -28,6 +28,7 @@ class Device:
         self.sessions = []  # [opened, closed or None, close code, edge]
         self.seen = []  # Seen, of all sessions, in order
         self.view = {}  # user -> the last status that it was told
+        self.typings = 0  # that it was told of
         self.subscribed = {}  # room -> since when, of this session
         self.history = []  # (room, since, until): finished subscriptions
         self.leaving = False
@@ -78,6 +79,8 @@ class Device:
             user, status = sys.intern(frame["user_id"]), sys.intern(frame["status"])
             self.seen.append(Seen(now, "presence", (user, status)))
             self.view[user] = status
+        elif kind == "typing":
+            self.typings += 1
 
     async def _subscribe(self):
         for room in self.rooms:
