@@ -158,7 +158,7 @@ void Callers::GiveOrder(const std::shared_ptr<CoreProcess>& core) {
         // A core that was not heard of for so long is not asked any more.
         if (!status.ok() || !world_.CoresHeard(issued)) return;
         for (const Order& each : concerned) {
-          if (!each.core->alive || IsTrue(each)) continue;
+          if ((!each.core->alive && !each.core->stopping()) || IsTrue(each)) continue;
           world_.Check(each.kind != Order::Kind::kClose, each.session->Name() + " was closed");
           pending_.push_back(each);
         }

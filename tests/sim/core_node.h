@@ -34,6 +34,8 @@ class CoreProcess final : public Process,
   void Stop();
   // As the real ones by their health: not to be asked any more, nor to be attached to.
   bool serving() const { return !refusing_; }
+  // It was told to, whether it has ended or not.
+  bool stopping() const { return stop_since_.has_value(); }
   // Calls are taken until the last moment all the same.
   bool takes_calls() const { return !drained_at_; }
 

@@ -129,7 +129,8 @@ void Faults::Strike(Kind kind) {
       const size_t index = random.Below(world_.cores().size());
       const auto& process = world_.cores()[index].process;
       if (process == nullptr || !process->serving() || redis_lost_[index] != 0) return;
-      return world_.StopCore(index, random.Between(milliseconds(50), seconds(8)));
+      world_.StopCore(index, random.Between(milliseconds(50), seconds(8)));
+      return;
     }
   }
 }

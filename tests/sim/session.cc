@@ -131,8 +131,9 @@ void Session::OnFrame(World& world, const ReceivedFrame& frame, uint64_t attach)
   } else if (frame.type == "gap") {
     Room& room = rooms[frame.room];
     world.Check(room.in, "members are told of a gap");
-    // Who subscribes while a core is without Redis has no position, and is told so when it is back.
-    world.Check(!world.RedisRemembers() || !world.CoresHeard(world.now()),
+    // Who subscribes while a core is without Redis has no position, and is told so when it is back; by the next core, if the edge was
+    // stalled (8 s) until the link was lost.
+    world.Check(!world.RedisRemembers() || !world.CoresHeard(world.now(), std::chrono::seconds(20)),
                 "nothing is lost where Redis keeps its data");
     room.gap_at = world.now();
   } else if (frame.type == "typing") {

@@ -261,7 +261,7 @@ void World::CrashCore(size_t index, bool host) {
   }
 }
 
-void World::StopCore(size_t index, SimTime pause) {
+SimTime World::StopCore(size_t index, SimTime pause) {
   const std::shared_ptr<CoreProcess> process = cores_[index].process;
   stopped_cores_[process->incarnation()] = pause;
   SimTime window{0};
@@ -277,6 +277,7 @@ void World::StopCore(size_t index, SimTime pause) {
     Trace("stop of core " + std::to_string(index));
     process->Stop();
   });
+  return now() + window;
 }
 
 void World::EndCore(const CoreProcess& core) {

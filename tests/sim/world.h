@@ -108,8 +108,8 @@ class World final : private core::BusSubscriber {
   void CrashEdge(size_t index, bool host);
   // As SIGTERM does it; the process ends after the time that is returned, if nothing ends it before.
   SimTime DrainEdge(size_t index);
-  // SIGTERM to a core, perhaps after an operator's drain; it is started again some time after it has ended.
-  void StopCore(size_t index, SimTime pause);
+  // SIGTERM to a core, perhaps after an operator's drain; it is started again some time after it has ended. When it gets the signal.
+  SimTime StopCore(size_t index, SimTime pause);
   void EndCore(const CoreProcess& core);
   // The clock of a machine, or of Redis', is set.
   void SetAClock();
@@ -155,9 +155,8 @@ class World final : private core::BusSubscriber {
     order_fault_ended_ = now();
   }
   // All cores that are up have heard all since a moment before.
-  bool CoresHeard(SimTime moment) const {
-    constexpr std::chrono::seconds kBefore{8};
-    return order_faults_ == 0 && moment > order_fault_ended_ + kBefore && moment > core_started_at_ + kBefore;
+  bool CoresHeard(SimTime moment, SimTime before = std::chrono::seconds(8)) const {
+    return order_faults_ == 0 && moment > order_fault_ended_ + before && moment > core_started_at_ + before;
   }
   bool OrderHolds(const Message& message) const {
     return order_faults_ == 0 && message.requested_at > order_fault_ended_ + std::chrono::seconds(2);
