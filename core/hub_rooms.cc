@@ -118,6 +118,10 @@ void Hub::State::Enter(Now now, Link& link, ConnectionIndex index, std::string_v
   } else if (entry.IsUnbound()) {
     entry.position = rooms_.heard(room).position;  // as of one that is new: what is sent from now on comes by the bus
   }
+  // While it waited for the log its answer may have ended, and was forgotten, since nobody was in the room: it is to be asked for again.
+  if (options_.room_auth == RoomAuth::kAsked) {
+    access_.Check(now.steady, {connections_.user(connections_[index]).id, rooms_.id(room)});
+  }
   Bind(link, index, room, sequence);
   if (taps_.any()) SawConnection(now, link::v1::TAP_KIND_SUBSCRIBED, connections_[index], room_id);
   RoomsChanged(link, index, sequence);
