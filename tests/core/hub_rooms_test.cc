@@ -278,6 +278,29 @@ TEST_F(HubRoomsAsked, WhoeverStaysIsAskedForAgainAndAgain) {
   }
 }
 
+struct HubRoomsAskedWithLogs : HubRoomsAsked {
+  static HubOptions Options() {
+    HubOptions options = With(RoomAuth::kAsked);
+    options.room_log_age = seconds(120);
+    return options;
+  }
+  HubRoomsAskedWithLogs() : HubRoomsAsked(Options()) {}
+};
+
+TEST_F(HubRoomsAskedWithLogs, WhoseAnswerEndedWhileTheLogWasReadIsAskedForAgain) {
+  world.Say(1, Joined(1, kPhone, "general"));
+  world.AnswerRight(RoomRight::kWrite, seconds(3));
+  PassAlive(milliseconds(3'500));
+  EXPECT_EQ(world.hub().sizes().room_rights, 0u) << "nobody is in the room yet";
+  world.Forget();
+  RoomLogPage page;
+  page.current = {1, 5};
+  world.AnswerLog(page);
+  EXPECT_THAT(Only("bind", world.Sent(1)), ElementsAre(HasSubstr("7.1 general")));
+  PassAlive(milliseconds(300));
+  EXPECT_THAT(Only("may", world.Asked()), ElementsAre("may alice(alice) general"));
+}
+
 TEST_F(HubRoomsAsked, WhileNobodyCanSayMembersStayForTheGrace) {
   Enter(1, kPhone, "general");
   PassAlive(seconds(60));
