@@ -10,6 +10,7 @@ The programs are those of build/release (PRESENCE_BIN names others). The exit co
 import argparse
 import asyncio
 import concurrent.futures
+import gc
 import pathlib
 import random
 import sys
@@ -50,6 +51,8 @@ def main():
     long.add_argument("--visitors", type=int, default=40)
     arguments = parser.parse_args()
     chosen = [word for word in getattr(arguments, "only", "").split(",") if word]
+
+    gc.disable()  # an hour keeps millions of tuples: to look through them again and again stops the clients for seconds
 
     def say(line):
         print(line, flush=True)

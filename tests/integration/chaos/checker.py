@@ -22,14 +22,16 @@ def absent_between(spans, start, end):
 
 
 def unasked_closes(world, kills):
-    """A socket closes only when its edge was killed, or its user left."""
+    """A socket closes only when its edge was killed, or its user left; or, with 1008, when the user was silent because this program stood still."""
+    def silent(closed):
+        return any(began < closed < ended + 2 * world.heartbeat + 2 for began, ended in world.stalls)
     offences = []
     for device in world.devices:
         for opened, closed, code, edge in device.sessions:
-            if closed is None or device.leaving:
+            if closed is None or device.leaving or (code == 1008 and silent(closed)):
                 continue
             if not any(process is edge and opened <= at <= closed + 0.5 for at, process in kills):
-                offences.append(f"{device.user} was closed with {code} by {edge.name}, which nobody had killed")
+                offences.append(f"{device.user} was closed with {code} by {edge.name}, which nobody had killed, {closed - world.began:.1f} s from the start")
     return offences
 
 

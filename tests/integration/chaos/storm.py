@@ -155,5 +155,6 @@ async def run_storm(seed, seconds, users, chosen=None, say=print):
         figures = {
             "seconds": seconds, "devices": len(world.devices), "acknowledged": len(publishers.acknowledged),
             "calls repeated": publishers.refused, "deliveries expected": delivered.expected, "missing": len(delivered.missing),
-            "doubled": len(delivered.doubled), "edges killed": len(kills)}
+            "doubled": len(delivered.doubled), "edges killed": len(kills),
+            "longest time that this program stood still": f"{max((ended - began for began, ended in world.stalls), default=0):.1f} s"}
     return offences, figures, delivered

@@ -115,6 +115,8 @@ class World:
         self.sizes = (cores, edges)
         self.core_settings, self.edge_settings = core_settings or {}, edge_settings or {}
         self.devices, self.tasks, self.processes = [], [], []
+        self.began = time.monotonic()
+        self.stalls = []  # (from, until): this program stood still, and with it all clients
         self.redis_type = redis
 
     def random_of(self, name):
@@ -141,7 +143,17 @@ class World:
             self.edges.append(self._add(Edge(folder, f"edge{i}", named, self.keys, EDGE_SHARDS="1", **common, **self.edge_settings)))
         for edge in self.edges:
             await asyncio.to_thread(edge.await_ready)
+        self.spawn(self._note_stalls())
         return self
+
+    async def _note_stalls(self):
+        before = time.monotonic()
+        while True:
+            await asyncio.sleep(0.05)
+            now = time.monotonic()
+            if now - before > self.heartbeat / 2:
+                self.stalls.append((before, now))
+            before = now
 
     async def __aexit__(self, kind, *_):
         for device in self.devices:
