@@ -77,7 +77,6 @@ void Hub::State::OnTick(Now now) {
       store_.Sweep(kSweepUsersMax);
     }
     if (now.steady >= announce_at_) Announce(now);
-    TellSettings(now);
     others_known_ = others_known_ || gathers_.cores().size() > 1;
     TellAttached();
   }
@@ -113,17 +112,12 @@ void Hub::State::EndGrace(Now now) {
   for (const auto& [key, shard] : connections_.shards()) {
     if (GraceIsOver(now, *shard)) expired.push_back(shard.get());
   }
-  if (!ledger_.store_up()) {
-    // Nobody can say now that he has the shard; whoever has it would see its users called gone when the store is back.
-    bool any = false;
-    for (Shard* shard : expired) {
-      any |= !shard->set_aside;
-      SetAside(*shard);
-    }
-    if (any) BoundSetAside();
-    return;
-  }
   for (Shard* shard : expired) {
+    // Nobody can say now that he has the shard; whoever has it would see its users called gone when the store is back.
+    if (!ledger_.store_up()) {
+      SetAside(*shard);
+      continue;
+    }
     ++counters_.edges_expired;
     if (shard->connections > 0) {  // else it has sent everybody away, and is not missed
       char text[160];
@@ -201,9 +195,9 @@ void Hub::State::OnStoreUp(Now now, bool lost_state) {
   store_up_at_ = now.steady;  // whoever has one of the lost shards is about to say so
   ledger_.OnStoreUp(now, lost_state);
   registry_read_at_ = now.steady;
+  shards_sent_away_.clear();
   Announce(now);
   if (!withdrawn_) Greet();
-  tell_settings_at_ = now.steady;
   TellAttachedAgain();
   TellAttached();
   for (auto& [tap, open] : open_taps_) open.renew_at = now.steady;
@@ -275,7 +269,6 @@ HubSizes Hub::State::sizes() const {
   sizes.publications_waiting = publications_.waiting();
   sizes.refreshes_unanswered = ledger_.refreshes_unanswered();
   sizes.cores = gathers_.cores().size();
-  sizes.cores_set_otherwise = set_otherwise_.size();
   sizes.gathers = gathers_.size();
   sizes.orders = orders_.size();
   sizes.taps = taps_.size();

@@ -127,9 +127,7 @@ absl::Status Hub::State::OnHello(Now now, Link& link, const link::v1::Hello& hel
     return Broken("Hello out of bounds");
   }
   const ShardKey key{hello.incarnation(), hello.shard()};
-  if (hello.only_with_store() && !HasStoreForOthers(now)) {
-    return absl::UnavailableError("this core is without the store, or has it for a moment only");
-  }
+  if (IsToGoElsewhere(now, key)) return CutOffError();
   Shard* shard = connections_.FindShard(key);
   if (shard == nullptr) {
     shard = &connections_.AddShard(key);
@@ -273,9 +271,8 @@ absl::Status Hub::State::OnClosed(Now now, Link& link, uint64_t sequence, const 
   if (!IsOfShard(link, closed.connection())) return Broken("a connection of another shard");
   if (!IsValidId(closed.user_id())) return Broken("an id out of bounds");
   SteadyTime expected_until;
-  if (closed.hold_ms() > 0) ++counters_.connections_sent_away;
-  // One that was to be closed for good was sent away just before the edge heard of that.
-  if (closed.hold_ms() > 0 && !orders_.Closes({link.shard->key.incarnation, closed.connection()})) {
+  if (closed.hold_ms() > 0) {
+    ++counters_.connections_sent_away;
     expected_until = now.steady + std::min(std::chrono::milliseconds(closed.hold_ms()), kHoldMax);
   }
   const ConnectionIndex index = link.shard->Find(closed.connection(), connections_.records());

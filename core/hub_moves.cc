@@ -2,10 +2,9 @@
 // that had it forgets it at once, and not when EDGE_GRACE is over: until then it would count every connection a second time, and keep orders
 // waiting for a shard that will not come back to it.
 //
-// A core that alone is cut off from the store could refresh nobody's entry there, and the others would sweep its users: its shards must go to
-// another core in time. It cannot tell that from a store that is away for all, so it ends no link: each shard is told to look around, again
-// and again, and leaves when a core that has the store takes it.
-#include <algorithm>
+// A core that alone is cut off from the store could refresh nobody's entry there, and the others would sweep its users: it sends its shards
+// away in time. It cannot tell that from a store that is away for all, so each shard is sent away once: one that finds no better core
+// comes back, and stays.
 #include <utility>
 #include <vector>
 
@@ -13,6 +12,9 @@
 
 namespace presence::core {
 namespace {
+
+// 24 B each. Further shards (of edges that restart all the time, while the store is away) stay.
+constexpr size_t kSentAwayMax = 65'536;
 
 // Between 0 and 1, as good as random, and the same for the same link.
 double FractionOf(LinkId link) {
@@ -55,17 +57,11 @@ void Hub::State::GiveUp(Now now, Shard& shard) {
     ++counters_.links_superseded;
     CloseLink(now, *shard.link, absl::FailedPreconditionError("superseded by a higher attach of this shard"));
   }
-  Forget(shard, [this](ConnectionIndex index) {
-    // Nothing has happened to it, so no tap is told: it is told of by the other core.
-    orders_.Moved({connections_[index].incarnation, connections_[index].id});
-  });
-}
-
-void Hub::State::Forget(Shard& shard, absl::FunctionRef<void(ConnectionIndex)> forgotten) {
   for (uint32_t slot = 0; slot < shard.slots_end(); ++slot) {
     const ConnectionIndex index = shard.InSlot(slot);
     if (index == kNoConnection) continue;
-    forgotten(index);
+    // Nothing has happened to it, so no tap is told: it is told of by the other core.
+    orders_.Moved({connections_[index].incarnation, connections_[index].id});
     DropRights(index);
     DropJoins(index);
     connections_.Close(index);
@@ -88,47 +84,31 @@ void Hub::State::SetAside(Shard& shard) {
   }
 }
 
-// Edges that crash all the time, while the store is away, leave such shards behind. Of those that have been lost for longest nothing is
-// said when it is back: their entries, where it still has them, end by the sweep.
-void Hub::State::BoundSetAside() {
-  size_t connections = 0;
-  std::vector<Shard*> shards;
-  for (const auto& [key, shard] : connections_.shards()) {
-    if (!shard->set_aside) continue;
-    connections += shard->connections;
-    shards.push_back(shard.get());
-  }
-  std::stable_sort(shards.begin(), shards.end(),
-                   [](const Shard* a, const Shard* b) { return a->lost_at < b->lost_at; });
-  for (Shard* shard : shards) {
-    // One without connections has nothing to say, either.
-    if (shard->connections != 0 && connections <= options_.set_aside_max) continue;
-    connections -= shard->connections;
-    counters_.removals_forgotten += shard->connections;
-    Forget(*shard, [](ConnectionIndex) {});
-  }
-}
-
 std::optional<SteadyTime> Hub::State::CutOffSince() const {
   if (ledger_.store_up() || !others_known_) return std::nullopt;
   return registry_read_at_;
 }
 
-bool Hub::State::HasStoreForOthers(Now now) const {
-  return ledger_.store_up() && now.steady - store_up_at_ >= options_.store_settled;
+bool Hub::State::IsToGoElsewhere(Now now, const ShardKey& key) {
+  const std::optional<SteadyTime> since = CutOffSince();
+  if (!since || now.steady - *since < options_.isolation_max) return false;
+  if (shards_sent_away_.size() >= kSentAwayMax || !shards_sent_away_.insert(key).second) return false;
+  ++counters_.shards_sent_away;
+  return true;
 }
 
 void Hub::State::SendShardsAway(Now now) {
   const std::optional<SteadyTime> since = CutOffSince();
-  if (!since) return;
-  for (auto& [id, link] : links_) {
-    if (link.phase != Link::Phase::kLive) continue;
+  if (!since || now.steady - *since < options_.isolation_max) return;
+  std::vector<LinkId> due;
+  for (const auto& [id, link] : links_) {
+    if (link.shard == nullptr) continue;
     const auto wait = std::chrono::duration_cast<SteadyTime::duration>(options_.isolation_spread * FractionOf(id));
-    if (now.steady < std::max(*since + options_.isolation_max + wait, link.seek_again_at)) continue;
-    link.seek_again_at = now.steady + options_.seek_every;
-    ++counters_.shards_sent_away;
-    links_.Command(link).mutable_seek_core();
+    if (now.steady - *since >= options_.isolation_max + wait && IsToGoElsewhere(now, link.shard->key)) {
+      due.push_back(id);
+    }
   }
+  for (const LinkId id : due) CloseLink(now, *links_.Find(id), CutOffError());
 }
 
 }  // namespace presence::core
