@@ -100,8 +100,8 @@ WriteResult MemoryDatabase::Write(const StoreOptions& options, const PresenceWri
   if (told) user.version = std::max(user.version, write.previous_version);
 
   DropExpired(now, quiet, &user);
-  const bool fresh = !ends && !known && !revoked;
-  const std::string replaced = fresh ? FirstToMakeWay(user) : std::string();
+  const bool makes_way = write.newcomer && !ends && !known && !revoked;
+  const std::string replaced = makes_way ? FirstToMakeWay(user) : std::string();
   BoundTombstones(&user, removal && !revoked ? std::string_view(name) : std::string_view(replaced));
   if (!replaced.empty()) {
     Entry& entry = user.entries[replaced];

@@ -158,7 +158,7 @@ class MemoryDatabase {
                                     std::string_view name, bool revoked) const;
   bool LoggedOut(const PresenceWrite& write) const;
   static size_t LiveEntries(const User& user, Time now, bool quiet);
-  // Whose place a connection takes that had no entry; empty: nobody's.
+  // Whose place a newcomer takes; empty: nobody's.
   static std::string FirstToMakeWay(const User& user);
   bool Quiet(const StoreOptions& options, Time now) const;
   int64_t QuietUntil(const StoreOptions& options, Time now) const;

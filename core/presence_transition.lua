@@ -335,7 +335,7 @@ local function live_entries(user, quiet)
   return count
 end
 
--- Whose place a connection takes that had no entry: the least present one, so that nobody is less present for it while others are still on the way.
+-- Whose place a newcomer takes: the least present one, so that nobody is less present for it while others are still on the way.
 local function first_to_make_way(user)
   local found
   for name, entry in pairs(user.entries) do
@@ -367,8 +367,7 @@ local function write()
   local expected = kind == 'linger'
   if expected and not (known and (quiet or old.deadline > now)) then kind = 'remove' end
   local ends = kind == 'remove' or kind == 'linger'
-  local fresh = not ends and not known
-  local newcomer = fresh and ARGV[first + 14] == '1'
+  local newcomer = ARGV[first + 14] == '1' and not ends and not known
   local revoked = not ends and logged_out(user, ARGV[first + 12], tonumber(ARGV[first + 13]))
   if revoked then
     if not told and not known then return {2, math.max(user.status, OFFLINE), user.version} end
@@ -391,7 +390,7 @@ local function write()
   end
 
   drop_expired(user, quiet)
-  local replaced = fresh and not revoked and first_to_make_way(user)
+  local replaced = newcomer and not revoked and first_to_make_way(user)
   bound_tombstones(user, kind == 'remove' and not revoked and name or replaced)
   local entry
   if kind == 'remove' then

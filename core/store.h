@@ -40,9 +40,8 @@
 //     connections_per_user_max live ones. Tombstones do not count, nor do entries that linger, nor does what has expired, unless the
 //     store is quiet.
 //   * An entry lingers when its connection is gone and the client is expected at another edge: it counts as present, as it was, until
-//     linger_for is over, and takes no Refresh and no assert of its own attach. A connection that has no entry takes the place of one of
-//     its user's, whether it is opened or declared, the least present: that one becomes a tombstone. So nobody who is on the way is seen
-//     to leave, nobody is counted twice, and who is back away is not shown online.
+//     linger_for is over, and takes no Refresh and no assert of its own attach. A newcomer takes the place of one of its user's, the
+//     least present: that one becomes a tombstone. So nobody who is on the way is seen to leave, and nobody is counted twice.
 //   * A user's status is that of the most present live entry: online over away over offline.
 //   * When it differs from the previous status: version = max(previous version + 1, now in microseconds);
 //     presence:{user_id}, presence.online and presence.changes follow; link.v1.PresenceChanged is published on

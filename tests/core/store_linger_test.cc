@@ -90,26 +90,6 @@ TEST_P(StoreLinger, EachDeviceThatIsBackTakesOnePlaceTheLeastPresentFirst) {
   EXPECT_EQ(Write(GoneAgain("u1", 8)).user_status, STATUS_AWAY) << "nobody is on the way any more";
 }
 
-// It came back to an edge that was just looking for a core.
-TEST_P(StoreLinger, WhoIsDeclaredTakesThePlaceToo) {
-  Write(Device("u1", 1, STATUS_ONLINE));
-  Write(SentAway("u1", 1, seconds(30)));
-  HeardChanges();
-  PresenceWrite declared = Newcomer("u1", 7, STATUS_AWAY);
-  declared.newcomer = false;
-  EXPECT_EQ(Write(declared).user_status, STATUS_AWAY) << "and is not shown online until the time is over";
-  EXPECT_THAT(HeardChanges(), ElementsAre("u1 away"));
-  EXPECT_EQ(Write(declared).outcome, Outcome::kApplied);
-  EXPECT_EQ(Write(GoneAgain("u1", 7)).user_status, STATUS_OFFLINE);
-}
-
-TEST_P(StoreLinger, WhoHasAnEntryTakesNobodysPlace) {
-  Write(Device("u1", 1, STATUS_ONLINE));
-  Write(Device("u1", 2, STATUS_AWAY));
-  Write(SentAway("u1", 1, seconds(30)));
-  EXPECT_EQ(Write(Device("u1", 2, STATUS_AWAY)).user_status, STATUS_ONLINE) << "a resync of another device";
-}
-
 TEST_P(StoreLinger, ARepeatedNewcomerTakesNoSecondPlace) {
   for (const uint64_t device : {1, 2}) Write(Device("u1", device));
   for (const uint64_t device : {1, 2}) Write(SentAway("u1", device, seconds(30)));
