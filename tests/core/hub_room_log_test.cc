@@ -178,12 +178,7 @@ TEST_F(RoomLog, AReadThatFailsIsRepeated) {
 }
 
 TEST_F(RoomLog, ReadsAreBounded) {
-  std::vector<std::string> rooms;
-  std::vector<std::pair<std::string, RoomPosition>> seen;
-  for (int i = 0; i < 100; ++i) rooms.push_back("room" + std::to_string(i));
-  for (const std::string& room : rooms) seen.push_back({room, {kEpoch, 1}});
-  world.OpenLink(1);
-  world.Say(1, {Hello(1), Declared(kPhone, "alice", rooms), Seen(seen), ResyncDone()});
+  ResumeRooms(100);
   EXPECT_EQ(world.log_reads_open(), 8u);
   for (int i = 0; i < 100; ++i) {
     ASSERT_GT(world.log_reads_open(), 0u);
@@ -196,12 +191,7 @@ TEST_F(RoomLog, ReadsAreBounded) {
 
 TEST_F(RoomLog, ATickHandsOnNoMoreThanItsBytes) {
   const std::string large(600'000, 'x');
-  std::vector<std::string> rooms;
-  std::vector<std::pair<std::string, RoomPosition>> seen;
-  for (int i = 0; i < 40; ++i) rooms.push_back("room" + std::to_string(i));
-  for (const std::string& room : rooms) seen.push_back({room, {kEpoch, 1}});
-  world.OpenLink(1);
-  world.Say(1, {Hello(1), Declared(kPhone, "alice", rooms), Seen(seen), ResyncDone()});
+  const std::vector<std::string> rooms = ResumeRooms(40);
   ASSERT_EQ(world.log_reads_open(), 8u);
   for (size_t left = 8; left > 0; --left) {
     // Whether the others are as large is not known: no further read is begun.
@@ -215,12 +205,7 @@ TEST_F(RoomLog, ATickHandsOnNoMoreThanItsBytes) {
 }
 
 TEST_F(RoomLog, AFullLinkIsHandedNothingFromLogsUntilItHasRoom) {
-  std::vector<std::string> rooms;
-  std::vector<std::pair<std::string, RoomPosition>> seen;
-  for (int i = 0; i < 40; ++i) rooms.push_back("room" + std::to_string(i));
-  for (const std::string& room : rooms) seen.push_back({room, {kEpoch, 1}});
-  world.OpenLink(1);
-  world.Say(1, {Hello(1), Declared(kPhone, "alice", rooms), Seen(seen), ResyncDone()});
+  const std::vector<std::string> rooms = ResumeRooms(40);
   ASSERT_EQ(world.log_reads_open(), 8u);
   world.Fill(1);  // by what they bring
   world.Forget();

@@ -58,7 +58,19 @@ struct RoomLog : testing::Test {
     if (seen.known()) world.Say(link, Seen({{"general", seen}}));
     world.Say(link, ResyncDone());
   }
-  // The same, and it has everything.
+  // Link 1 comes with alice in that many rooms, each seen up to 1. The rooms, in the order in which they are read.
+  std::vector<std::string> ResumeRooms(int count) {
+    std::vector<std::string> rooms;
+    std::vector<std::pair<std::string, RoomPosition>> seen;
+    for (int i = 0; i < count; ++i) {
+      rooms.push_back("room" + std::to_string(i));
+      seen.push_back({rooms.back(), {kEpoch, 1}});
+    }
+    world.OpenLink(1);
+    world.Say(1, {Hello(1), Declared(kPhone, "alice", rooms), Seen(seen), ResyncDone()});
+    return rooms;
+  }
+  // As Resume, and it has everything.
   void Attach(RoomPosition seen, uint64_t link = 1, uint64_t attach = 1, uint32_t shard = 0) {
     Resume(seen, link, attach, shard);
     if (world.log_reads_open() > 0) world.AnswerLog(Page(seen));
