@@ -112,12 +112,17 @@ void Hub::State::EndGrace(Now now) {
   for (const auto& [key, shard] : connections_.shards()) {
     if (GraceIsOver(now, *shard)) expired.push_back(shard.get());
   }
-  for (Shard* shard : expired) {
+  if (!ledger_.store_up()) {
     // Nobody can say now that he has the shard; whoever has it would see its users called gone when the store is back.
-    if (!ledger_.store_up()) {
+    bool any = false;
+    for (Shard* shard : expired) {
+      any |= !shard->set_aside;
       SetAside(*shard);
-      continue;
     }
+    if (any) BoundSetAside();
+    return;
+  }
+  for (Shard* shard : expired) {
     ++counters_.edges_expired;
     if (shard->connections > 0) {  // else it has sent everybody away, and is not missed
       char text[160];

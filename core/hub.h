@@ -111,7 +111,11 @@ struct HubOptions {
   // Events of one link that the store has not confirmed. 16 B each are 2 MiB; a shard of 15,000 clients would have to open and close
   // each of them four times while the store is away. Past it the link ends with RESOURCE_EXHAUSTED: the resync says all at once.
   size_t awaiting_max = 131'072;
-  size_t removals_max = 200'000;            // ends that the store must hear of, some 250 B each; then: the sweep
+  size_t removals_max = 200'000;  // ends that the store must hear of, some 250 B each; then: the sweep
+  // Connections of lost shards that are kept while the store is away; past it those that are lost for longest are left to the sweep.
+  size_t set_aside_max = 200'000;
+  // Rooms of which a former epoch is to be held against the log, some 150 B each. Of more: what Redis has lost of that epoch may stay hidden.
+  size_t rooms_doubted_max = 200'000;
   size_t rooms_per_connection_max = 1'000;  // a further join is refused with 429
   size_t room_subscribers_max = 100'000;    // ROOM_SUBSCRIBERS_MAX, of one room here: likewise; 0: no limit
   RoomAuth room_auth = RoomAuth::kOpen;
@@ -141,6 +145,7 @@ struct HubCounters {
   // Rooms' logs: messages that the store confirmed; reads; messages handed to a shard from a log; those of the bus that a shard had had by then;
   // `gap`s: rooms of a shard whose members were told that messages may be lost.
   uint64_t room_log_appended = 0, room_log_reads = 0, room_log_replayed = 0, room_log_duplicates = 0, room_gaps = 0;
+  uint64_t room_doubts_dropped = 0;                            // too many at once
   uint64_t user_messages_from_bus = 0, requests_repeated = 0;  // request_id known
   uint64_t cluster_requests = 0, cluster_requests_refused = 0, gathers_incomplete = 0, cluster_replies_late = 0;
   uint64_t orders = 0, orders_done = 0, orders_expired = 0;

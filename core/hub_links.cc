@@ -304,8 +304,8 @@ absl::Status Hub::State::OnLeft(Now now, Link& link, uint64_t sequence, const li
 }
 
 void Hub::State::Leave(Now now, Link& link, ConnectionIndex index, const std::string& room_id, uint64_t sequence) {
+  CancelJoins(link, index, room_id, sequence);
   if (LeaveAwaitsFloor(link, index, room_id, sequence)) return;
-  CancelJoins(link, index, room_id);
   const bool was_in = connections_.Leave(index, room_id);
   const uint64_t connection = connections_[index].id;
   link::v1::Unbind& unbind = *links_.Command(link).mutable_unbind();

@@ -5,6 +5,7 @@
 // A core that alone is cut off from the store could refresh nobody's entry there, and the others would sweep its users: it sends its shards
 // away in time. It cannot tell that from a store that is away for all, so each shard is sent away once: one that finds no better core
 // comes back, and stays.
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -57,11 +58,17 @@ void Hub::State::GiveUp(Now now, Shard& shard) {
     ++counters_.links_superseded;
     CloseLink(now, *shard.link, absl::FailedPreconditionError("superseded by a higher attach of this shard"));
   }
+  Forget(shard, [this](ConnectionIndex index) {
+    // Nothing has happened to it, so no tap is told: it is told of by the other core.
+    orders_.Moved({connections_[index].incarnation, connections_[index].id});
+  });
+}
+
+void Hub::State::Forget(Shard& shard, absl::FunctionRef<void(ConnectionIndex)> forgotten) {
   for (uint32_t slot = 0; slot < shard.slots_end(); ++slot) {
     const ConnectionIndex index = shard.InSlot(slot);
     if (index == kNoConnection) continue;
-    // Nothing has happened to it, so no tap is told: it is told of by the other core.
-    orders_.Moved({connections_[index].incarnation, connections_[index].id});
+    forgotten(index);
     DropRights(index);
     DropJoins(index);
     connections_.Close(index);
@@ -81,6 +88,27 @@ void Hub::State::SetAside(Shard& shard) {
     DropJoins(index);
     connections_.SetRooms(index, {});
     ledger_.Withhold(index);
+  }
+}
+
+// Edges that crash all the time, while the store is away, leave such shards behind. Of those that have been lost for longest nothing is
+// said when it is back: their entries, where it still has them, end by the sweep.
+void Hub::State::BoundSetAside() {
+  size_t connections = 0;
+  std::vector<Shard*> shards;
+  for (const auto& [key, shard] : connections_.shards()) {
+    if (!shard->set_aside) continue;
+    connections += shard->connections;
+    shards.push_back(shard.get());
+  }
+  std::stable_sort(shards.begin(), shards.end(),
+                   [](const Shard* a, const Shard* b) { return a->lost_at < b->lost_at; });
+  for (Shard* shard : shards) {
+    // One without connections has nothing to say, either.
+    if (shard->connections != 0 && connections <= options_.set_aside_max) continue;
+    connections -= shard->connections;
+    counters_.removals_forgotten += shard->connections;
+    Forget(*shard, [](ConnectionIndex) {});
   }
 }
 

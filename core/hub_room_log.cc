@@ -408,6 +408,10 @@ bool Hub::State::NoteSeen(RoomIndex room, RoomPosition seen) {
 
 bool Hub::State::Doubt(std::string_view room_id, RoomPosition seen) {
   if (seen.sequence == 0) return false;
+  if (doubted_.size() >= options_.rooms_doubted_max && !doubted_.contains(room_id)) {
+    ++counters_.room_doubts_dropped;
+    return false;
+  }
   const auto [doubted, fresh] = doubted_.try_emplace(std::string(room_id), seen);
   // Of two epochs one is enough: the note of either loss is told to all.
   if (!fresh && doubted->second.epoch == seen.epoch) {

@@ -134,10 +134,9 @@ void Hub::State::Refuse(Link& link, uint64_t sequence, uint32_t code, std::strin
   refuse.mutable_error()->assign(error);
 }
 
-void Hub::State::CancelJoins(Link& link, ConnectionIndex index, std::string_view room_id) {
-  CancelFloors(link, index, room_id);
+void Hub::State::CancelJoins(Link& link, ConnectionIndex index, std::string_view room_id, uint64_t sequence) {
   const RoomAccess::Pair pair{connections_.user(connections_[index]).id, room_id};
-  for (const WaitingJoin& join : access_.Cancel(pair, index)) {
+  for (const WaitingJoin& join : access_.Cancel(pair, {link.id, connections_.records().RefTo(index), sequence})) {
     if (join.link != link.id) continue;
     link.joins_waiting.erase(join.sequence);
     Refuse(link, join.sequence, 0, {});  // or the shard would repeat it after a lost link

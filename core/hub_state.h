@@ -173,7 +173,8 @@ class Hub::State {
   void Enter(Now now, Link& link, ConnectionIndex index, std::string_view room_id, uint64_t sequence,
              std::optional<RoomPosition> floor = {});
   void Refuse(Link& link, uint64_t sequence, uint32_t code, std::string_view error);
-  void CancelJoins(Link& link, ConnectionIndex index, std::string_view room_id);
+  // Those before `sequence` that wait for a right.
+  void CancelJoins(Link& link, ConnectionIndex index, std::string_view room_id, uint64_t sequence);
   // The right is gone: the user's connections here are to leave the room, or this one is.
   void Expel(std::string_view user_id, std::string_view room_id, uint32_t code, std::string_view error);
   void ExpelOne(ConnectionIndex index, std::string_view room_id, uint32_t code, std::string_view error);
@@ -299,8 +300,11 @@ class Hub::State {
   void TellAttachedAgain();  // at the next tick: somebody may not have heard it
   void OnShardAttached(Now now, const link::v1::ShardAttached& attached);
   void GiveUp(Now now, Shard& shard);
+  // Nobody says any more that its connections are here; nothing is written of that.
+  void Forget(Shard& shard, absl::FunctionRef<void(ConnectionIndex)> forgotten);
   // It is away for long, and whether another core has it cannot be heard: until that can be heard it takes nobody's place.
   void SetAside(Shard& shard);
+  void BoundSetAside();
   // When it ends: EDGE_GRACE after the shard was lost, or, where the store was away then, after its return.
   bool GraceIsOver(Now now, const Shard& shard) const;
   // Since when the store has not answered, while other cores may have it; nothing: it is up, or there was never another core.

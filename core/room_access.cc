@@ -56,13 +56,14 @@ void RoomAccess::Check(SteadyTime now, Pair pair) {
   if (row->second.question == 0 && !row->second.known) SetDue(row, now);
 }
 
-std::vector<WaitingJoin> RoomAccess::Cancel(Pair pair, ConnectionIndex connection) {
+std::vector<WaitingJoin> RoomAccess::Cancel(Pair pair, const WaitingJoin& leave) {
   std::vector<WaitingJoin> cancelled;
   if (joins_ == 0) return cancelled;
   const auto row = rows_.find(KeyOf(pair));
   if (row == rows_.end()) return cancelled;
   std::erase_if(row->second.joins, [&](const WaitingJoin& join) {
-    if (join.connection.index != connection) return false;
+    if (join.connection.index != leave.connection.index) return false;
+    if (join.link == leave.link && join.sequence > leave.sequence) return false;
     cancelled.push_back(join);
     return true;
   });

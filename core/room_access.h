@@ -59,8 +59,8 @@ class RoomAccess {
   bool AskNow(SteadyTime now, Pair pair);
   // The user is in the room, and whether that is right is to be asked when its turn comes.
   void Check(SteadyTime now, Pair pair);
-  // These joins do not wait any more.
-  std::vector<WaitingJoin> Cancel(Pair pair, ConnectionIndex connection);
+  // The connection leaves the room: its joins do not wait any more, but for those that its link has brought behind that.
+  std::vector<WaitingJoin> Cancel(Pair pair, const WaitingJoin& leave);
 
   struct Verdict {
     std::string user_id, room_id;

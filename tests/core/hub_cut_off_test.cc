@@ -320,5 +320,40 @@ TEST_F(HubCutOff, JudgesNobodyRightAfterAStall) {
   EXPECT_EQ(links(), 3u);
 }
 
+// ------------------------------------------------------------------------- what is left of lost shards is bounded, too
+
+TEST(HubSetAside, KeepsNoMoreConnectionsThanItMayAndForgetsTheOldestShards) {
+  HubOptions options = HubWorld::DefaultOptions();
+  options.set_aside_max = 3;
+  HubWorld world(options);
+  for (uint64_t i = 1; i <= 3; ++i) {
+    world.AttachConfirmed(i, 1, {Declared(kPhone, "alice", {"general"}), Declared(kLaptop, "bob")}, 0xe0 + i);
+  }
+  world.StoreDown();
+  for (uint64_t i = 3; i >= 1; --i) {
+    world.LoseLink(i);
+    for (uint64_t other = 1; other < i; ++other) world.Say(other, Heartbeat());
+    world.Pass(seconds(1));
+  }
+  world.Pass(seconds(6));
+  EXPECT_EQ(world.hub().sizes().connections, 2u);
+  EXPECT_EQ(world.hub().sizes().removals, 0u) << "nothing is to be said of them";
+  EXPECT_THAT(world.hub().DebugDump(), StartsWith("edge 00000000000000e1")) << "it was lost last";
+  EXPECT_EQ(world.hub().counters().removals_forgotten, 4u);
+  world.Forget();
+  world.StoreUpWithoutItsState();
+  world.Pass(seconds(10));
+  EXPECT_THAT(world.Asked(), Not(Contains(HasSubstr(" e3/")))) << "the sweep ends what is left of it";
+}
+
+TEST(HubSetAside, ALostShardWithoutConnectionsIsForgotten) {
+  HubWorld world;
+  world.AttachConfirmed(1, 1, {}, 0xe1);
+  world.StoreDown();
+  world.LoseLink(1);
+  world.Pass(seconds(6));
+  EXPECT_EQ(world.hub().sizes().shards, 0u);
+}
+
 }  // namespace
 }  // namespace presence::core

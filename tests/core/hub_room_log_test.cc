@@ -270,6 +270,25 @@ TEST_F(RoomLog, WhereTheLogStandsIsNoAnswerToWhoIsBehind) {
   EXPECT_EQ(world.hub().counters().room_gaps, 0u);
 }
 
+TEST(RoomLogBounded, OfMoreRoomsThanItMayDoubtTheFormerEpochIsLeft) {
+  HubOptions options = WithLogs();
+  options.rooms_doubted_max = 1;
+  HubWorld world(options);
+  uint64_t tag = 70;
+  for (const uint64_t epoch : {kEpoch, kNext}) {
+    for (const char* room : {"general", "random", "help"}) {
+      world.Broadcast(tag++, room, "{}");
+      world.AnswerAppend({epoch, 1});
+    }
+  }
+  EXPECT_EQ(world.hub().sizes().rooms_doubted, 1u);
+  EXPECT_EQ(world.hub().counters().room_doubts_dropped, 2u);
+  world.Pass(milliseconds(100));
+  ASSERT_EQ(world.log_reads_open(), 1u);
+  world.AnswerLog(Page({kNext, 1}));
+  EXPECT_EQ(world.hub().sizes().rooms_doubted, 0u);
+}
+
 // ----------------------------------------------------------------------------------------------------------------- gaps
 
 TEST_F(RoomLog, ALogThatDoesNotGoBackSoFarIsAGap) {
