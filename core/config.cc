@@ -119,6 +119,21 @@ RoomAuth RoomAuthOf(RoomAuthSource source) {
   return RoomAuth::kAsked;
 }
 
+// As it is set.
+const char* NameOf(RoomAuthSource source) {
+  switch (source) {
+    case RoomAuthSource::kOpen:
+      return "open";
+    case RoomAuthSource::kClaims:
+      return "claims";
+    case RoomAuthSource::kRedis:
+      return "redis";
+    case RoomAuthSource::kGrpc:
+      return "grpc";
+  }
+  return "?";
+}
+
 }  // namespace
 
 void DeclareSettings(ConfigReader& reader, Config& c) {
@@ -266,6 +281,7 @@ HubOptions Config::MakeHubOptions(uint64_t incarnation) const {
   options.room_subscribers_max = room_subscribers_max;
   if (room_log_length > 0) options.room_log_age = std::chrono::ceil<seconds>(room_log_age);
   options.room_auth = RoomAuthOf(room_auth);
+  options.room_auth_name = NameOf(room_auth);
   options.room_access.cache = std::chrono::ceil<milliseconds>(room_auth_cache);
   options.room_access.grace = std::chrono::ceil<milliseconds>(room_auth_grace);
   // Half of what may be under way: the other half is for those who want in.

@@ -1,6 +1,7 @@
 #include "core/connection_table.h"
 
 #include <algorithm>
+#include <string>
 
 #include "common/check.h"
 
@@ -14,6 +15,32 @@ auto FindMembership(SomeConnection& connection, RoomIndex room) -> decltype(conn
     if (membership.room == room) return &membership;
   }
   return nullptr;
+}
+
+// Each connection stands in a list of its user and in one of its session.
+using LinkOf = ConnectionIndex Connection::*;
+
+template <typename Row>
+ConnectionIndex& FirstOf(Row& row, const Connection& connection) {
+  return connection.live ? row.first_live : row.first_expected;
+}
+
+void PushFront(ConnectionTable::Slab& rows, ConnectionIndex& first, ConnectionIndex index, LinkOf next,
+               LinkOf previous) {
+  rows[index].*next = first;
+  if (first != kNoConnection) rows[first].*previous = index;
+  first = index;
+}
+
+void Remove(ConnectionTable::Slab& rows, ConnectionIndex& first, ConnectionIndex index, LinkOf next, LinkOf previous) {
+  const ConnectionIndex before = rows[index].*previous, behind = rows[index].*next;
+  if (before != kNoConnection) {
+    rows[before].*next = behind;
+  } else {
+    first = behind;
+  }
+  if (behind != kNoConnection) rows[behind].*previous = before;
+  rows[index].*next = rows[index].*previous = kNoConnection;
 }
 
 }  // namespace
@@ -89,13 +116,8 @@ ConnectionIndex ConnectionTable::Open(Shard& shard, uint64_t id, std::string_vie
   Connection& connection = connections_[index];
   User& owner = users_[connection.user];
   if (owner.username != username) owner.username = username;
-  connection.next_of_user = owner.first_live;
-  if (owner.first_live == kNoConnection) {
-    ++live_users_;
-  } else {
-    connections_[owner.first_live].previous_of_user = index;
-  }
-  owner.first_live = index;
+  if (owner.first_live == kNoConnection) ++live_users_;
+  EnterUser(index);
   shard.SetSlot(slot, index);
   ++shard.connections;
   ++live_;
@@ -107,6 +129,23 @@ ConnectionIndex ConnectionTable::AddClosed(const Shard& shard, uint64_t id, std:
   const ConnectionIndex index = AddRecord(shard, id, user_id);
   connections_[index].live = false;
   connections_[index].last_frame = expected_until;
+  if (connections_[index].expected()) EnterUser(index);
+  return index;
+}
+
+ConnectionIndex ConnectionTable::AddAgain(ConnectionIndex closed) {
+  const Connection& old = connections_[closed];
+  PRESENCE_CHECK(!old.live, "an end is said again");
+  const ConnectionIndex index = connections_.Add();
+  Connection& connection = connections_[index];
+  connection.incarnation = old.incarnation;
+  connection.id = old.id;
+  connection.attach = old.attach;
+  connection.shard = old.shard;
+  connection.user = old.user;
+  connection.live = false;
+  connection.last_frame = SteadyTime();
+  ++users_[connection.user].records;
   return index;
 }
 
@@ -117,27 +156,31 @@ void ConnectionTable::Close(ConnectionIndex index, SteadyTime expected_until) {
   for (const Membership& membership : connection.rooms) RemoveMember(membership, owner.index);
   connection.rooms.clear();
   connection.rooms.shrink_to_fit();
-  LeaveSession(index);
   owner.SetSlot(ConnectionId::Unpack(connection.id).slot, kNoConnection);
   --owner.connections;
   --live_;
-  if (connection.previous_of_user == kNoConnection) {
-    users_[connection.user].first_live = connection.next_of_user;
-  } else {
-    connections_[connection.previous_of_user].next_of_user = connection.next_of_user;
-  }
-  if (connection.next_of_user != kNoConnection) {
-    connections_[connection.next_of_user].previous_of_user = connection.previous_of_user;
-  }
-  connection.next_of_user = connection.previous_of_user = kNoConnection;
+  const std::string session(session_id(connection));
+  LeaveSession(index);
+  LeaveUser(index);
   if (users_[connection.user].first_live == kNoConnection) --live_users_;
   connection.live = false;
   connection.last_frame = expected_until;
+  if (!connection.expected()) return;
+  EnterUser(index);
+  if (!session.empty()) EnterSession(index, sessions_.Intern(session));
+}
+
+void ConnectionTable::EndExpected(ConnectionIndex index) {
+  PRESENCE_CHECK(connections_[index].expected(), "only who is expected can be given up");
+  LeaveSession(index);
+  LeaveUser(index);
+  connections_[index].last_frame = SteadyTime();
 }
 
 void ConnectionTable::Forget(ConnectionIndex index) {
   const Connection& connection = connections_[index];
   PRESENCE_CHECK(!connection.live, "a live connection is not forgotten");
+  if (connection.expected()) EndExpected(index);
   if (--users_[connection.user].records == 0) users_.Free(connection.user);
   connections_.Free(index);
 }
@@ -149,28 +192,37 @@ void ConnectionTable::SetToken(ConnectionIndex index, const link::v1::TokenOrigi
   if (session_id(connection) == token.session_id()) return;
   LeaveSession(index);
   if (token.session_id().empty()) return;
-  connection.session = sessions_.Intern(token.session_id());
-  Session& session = sessions_[connection.session];
-  connection.next_of_session = session.first_live;
-  if (session.first_live != kNoConnection) connections_[session.first_live].previous_of_session = index;
-  session.first_live = index;
+  EnterSession(index, sessions_.Intern(token.session_id()));
+}
+
+void ConnectionTable::EnterUser(ConnectionIndex index) {
+  const Connection& connection = connections_[index];
+  PushFront(connections_, FirstOf(users_[connection.user], connection), index, &Connection::next_of_user,
+            &Connection::previous_of_user);
+}
+
+void ConnectionTable::LeaveUser(ConnectionIndex index) {
+  const Connection& connection = connections_[index];
+  Remove(connections_, FirstOf(users_[connection.user], connection), index, &Connection::next_of_user,
+         &Connection::previous_of_user);
+}
+
+void ConnectionTable::EnterSession(ConnectionIndex index, SessionIndex session) {
+  Connection& connection = connections_[index];
+  connection.session = session;
+  PushFront(connections_, FirstOf(sessions_[session], connection), index, &Connection::next_of_session,
+            &Connection::previous_of_session);
 }
 
 void ConnectionTable::LeaveSession(ConnectionIndex index) {
   Connection& connection = connections_[index];
   if (connection.session == kNoSession) return;
-  if (connection.next_of_session != kNoConnection) {
-    connections_[connection.next_of_session].previous_of_session = connection.previous_of_session;
-  }
   Session& session = sessions_[connection.session];
-  if (connection.previous_of_session != kNoConnection) {
-    connections_[connection.previous_of_session].next_of_session = connection.next_of_session;
-  } else {
-    session.first_live = connection.next_of_session;
-  }
-  if (session.first_live == kNoConnection) sessions_.Free(connection.session);
+  Remove(connections_, FirstOf(session, connection), index, &Connection::next_of_session,
+         &Connection::previous_of_session);
+  if (session.first_live == kNoConnection && session.first_expected == kNoConnection)
+    sessions_.Free(connection.session);
   connection.session = kNoSession;
-  connection.next_of_session = connection.previous_of_session = kNoConnection;
 }
 
 const Session* ConnectionTable::FindSession(std::string_view session_id) const {

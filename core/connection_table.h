@@ -4,7 +4,8 @@
 // store has confirmed that its entry is gone, and a little longer (see PresenceLedger). Invariants:
 //   * a slot of a shard holds at most one live connection;
 //   * a live connection is a member in RoomTable exactly of what is in its `rooms`, at the position that is said there;
-//   * a user is here exactly while a record refers to it, a session exactly while a live connection has a token of it.
+//   * a closed connection whose client is expected elsewhere is found by its user and session, until it is forgotten or expected no more;
+//   * a user is here exactly while a record refers to it, a session exactly while a live or expected connection has a token of it.
 // Does not write to the store and sends no command.
 #pragma once
 
@@ -39,14 +40,14 @@ struct User {
   uint64_t known_version = 0;
   uint8_t known_status = link::v1::STATUS_UNSPECIFIED;
   uint32_t records = 0;  // connections that refer to it, live or not
-  ConnectionIndex first_live = kNoConnection;
+  ConnectionIndex first_live = kNoConnection, first_expected = kNoConnection;
 };
 
-// A session at the identity provider (`sid`). Some 105 B with a UUID for an id: 40 of the row, 48 of the text, 8 of the slab, 9 in the
+// A session at the identity provider (`sid`). Some 109 B with a UUID for an id: 44 of the row, 48 of the text, 8 of the slab, 9 in the
 // hash set; and 16 B in each connection, so some 120 B for a connection that shares its session with no other.
 struct Session {
   std::string id;
-  ConnectionIndex first_live = kNoConnection;
+  ConnectionIndex first_live = kNoConnection, first_expected = kNoConnection;
 };
 
 // One connection: what the core knows (first part, kept by ConnectionTable) and how far the store knows it (second part,
@@ -61,7 +62,7 @@ struct Connection {
   UserIndex user;
   ShardIndex shard;
   ConnectionIndex next_of_user = kNoConnection, previous_of_user = kNoConnection;
-  // Of the newest token; while live. Whole seconds, rounded down: a token is rather taken for older than for younger.
+  // Of the newest token; while live or expected. Whole seconds, rounded down: a token is rather taken for older than for younger.
   SessionIndex session = kNoSession;
   ConnectionIndex next_of_session = kNoConnection, previous_of_session = kNoConnection;
   uint32_t issued_at_s = 0;
@@ -84,6 +85,7 @@ struct Connection {
   link::v1::Status device_status() const { return static_cast<link::v1::Status>(status); }
   // REQUIRES: not live.
   SteadyTime expected_until() const { return last_frame; }
+  bool expected() const { return !live && last_frame != SteadyTime(); }
 };
 
 static_assert(sizeof(Connection) <= 120);
@@ -145,6 +147,10 @@ class ConnectionTable {
   ConnectionIndex AddClosed(const Shard& shard, uint64_t id, std::string_view user_id, SteadyTime expected_until);
   // No longer live: leaves its rooms, its slot and its user's devices. `expected_until`: see Connection.
   void Close(ConnectionIndex connection, SteadyTime expected_until = SteadyTime());
+  // Nobody waits for its client any more. REQUIRES: expected.
+  void EndExpected(ConnectionIndex connection);
+  // Another record of the same end. REQUIRES: not live.
+  ConnectionIndex AddAgain(ConnectionIndex closed);
   // REQUIRES: not live.
   void Forget(ConnectionIndex connection);
 
@@ -181,6 +187,10 @@ class ConnectionTable {
   ConnectionIndex AddRecord(const Shard& shard, uint64_t id, std::string_view user_id);
   // Out of the room's list; `membership` is or was in the connection's own.
   void RemoveMember(Membership membership, ShardIndex shard);
+  // Into the list of its user, of those that are live or those that are expected, and out of it; then the same of a session.
+  void EnterUser(ConnectionIndex connection);
+  void LeaveUser(ConnectionIndex connection);
+  void EnterSession(ConnectionIndex connection, SessionIndex session);
   void LeaveSession(ConnectionIndex connection);
 
   RoomTable& rooms_;

@@ -77,6 +77,7 @@ void Hub::State::OnTick(Now now) {
       store_.Sweep(kSweepUsersMax);
     }
     if (now.steady >= announce_at_) Announce(now);
+    TellSettings(now);
     others_known_ = others_known_ || gathers_.cores().size() > 1;
     TellAttached();
   }
@@ -200,9 +201,9 @@ void Hub::State::OnStoreUp(Now now, bool lost_state) {
   store_up_at_ = now.steady;  // whoever has one of the lost shards is about to say so
   ledger_.OnStoreUp(now, lost_state);
   registry_read_at_ = now.steady;
-  shards_sent_away_.clear();
   Announce(now);
   if (!withdrawn_) Greet();
+  tell_settings_at_ = now.steady;
   TellAttachedAgain();
   TellAttached();
   for (auto& [tap, open] : open_taps_) open.renew_at = now.steady;
@@ -274,6 +275,7 @@ HubSizes Hub::State::sizes() const {
   sizes.publications_waiting = publications_.waiting();
   sizes.refreshes_unanswered = ledger_.refreshes_unanswered();
   sizes.cores = gathers_.cores().size();
+  sizes.cores_set_otherwise = set_otherwise_.size();
   sizes.gathers = gathers_.size();
   sizes.orders = orders_.size();
   sizes.taps = taps_.size();

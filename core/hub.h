@@ -95,11 +95,15 @@ struct HubOptions {
   std::chrono::milliseconds edge_grace{5000};        // EDGE_GRACE
   std::chrono::milliseconds link_silence_max{3000};  // then a link is lost
   std::chrono::milliseconds heartbeat_interval{1000};
-  // Without the store for so long, when there are other cores: then its shards are sent to them, spread over isolation_spread. An entry
-  // of the store ends 2 H + 3 s after its client's last frame, of which the store has heard up to H + 1 s before it was lost: H + 2 s are
-  // left for waiting, for the spread, and for half a second in which a shard is attached elsewhere and declared.
+  // Without the store for so long, when there are other cores: then its shards are told to look for one that has it, spread over
+  // isolation_spread. An entry of the store ends 2 H + 3 s after its client's last frame, of which the store has heard up to H + 1 s before
+  // it was lost: H + 2 s are left for waiting, for the spread, and for half a second in which a shard is attached elsewhere and declared.
   std::chrono::milliseconds isolation_max{2500};
   std::chrono::milliseconds isolation_spread{1000};
+  // Each is told again after so long. A store that is back at one core expires nobody for 15 s: those are two rounds more.
+  std::chrono::milliseconds seek_every{5000};
+  // A core takes such a shard when it has had the store for so long: one that comes back to all at about the same time moves nobody.
+  std::chrono::milliseconds store_settled{2000};
   std::chrono::milliseconds loopback_max{500};      // a publication not heard back by then is delivered locally
   size_t writes_in_flight_max = 512;                // transitions sent to the store and not answered
   size_t publications_waiting_max = 10'000;         // published, not heard back; further broadcasts are refused
@@ -119,6 +123,7 @@ struct HubOptions {
   size_t rooms_per_connection_max = 1'000;  // a further join is refused with 429
   size_t room_subscribers_max = 100'000;    // ROOM_SUBSCRIBERS_MAX, of one room here: likewise; 0: no limit
   RoomAuth room_auth = RoomAuth::kOpen;
+  std::string room_auth_name = "open";  // ROOM_AUTH, in which the other cores are to agree
   RoomAccessOptions room_access;
   std::chrono::milliseconds gather_max{500};  // for the other cores' answers to a message or a query
   // For the shards' events behind an order: a lost link is back by then. What a shard does not say is not known to be done: of an edge that
@@ -140,7 +145,7 @@ struct HubCounters {
   uint64_t loopback_duplicates = 0, delivered_locally = 0;
   uint64_t fenced = 0, reasserted = 0, resyncs = 0, links_superseded = 0, links_silent = 0, edges_expired = 0;
   uint64_t shards_taken_over = 0,
-           shards_sent_away = 0;  // by another core; to one, since this one was cut off from the store
+           shards_sent_away = 0;  // by another core; told to look for one, since this one was cut off from the store
   uint64_t joins_refused = 0, broadcasts_refused = 0, late_events = 0, removals_forgotten = 0;
   // Rooms' logs: messages that the store confirmed; reads; messages handed to a shard from a log; those of the bus that a shard had had by then;
   // `gap`s: rooms of a shard whose members were told that messages may be lost.
@@ -165,7 +170,8 @@ struct HubSizes {
   size_t removals = 0;  // connections that are gone, unconfirmed or remembered for 30 s
   size_t writes_in_flight = 0, writes_waiting = 0, publications_waiting = 0;
   size_t refreshes_unanswered = 0;
-  size_t cores = 0;  // that are live, this one included
+  size_t cores = 0;                // that are live, this one included
+  size_t cores_set_otherwise = 0;  // of the others, those with another ROOM_AUTH
   size_t gathers = 0, orders = 0, taps = 0;
   size_t room_reads = 0;                                          // of logs, wanted or under way
   size_t rooms_doubted = 0;                                       // what was seen there, Redis may have lost
@@ -218,8 +224,8 @@ class Hub {
   // --- the store's answers; see StoreListener.
   // `lost_state`: all that this core knows is asserted again; otherwise only what the store has not confirmed.
   // While it is away nobody is closed and this core delivers among its shards. When it stays away for isolation_max and another core was
-  // ever known, each shard is sent away once (its link ends, or its Hello is answered, with UNAVAILABLE): they may have the store. A
-  // shard that comes back has found none, and stays until the store was up again.
+  // ever known, each shard is told to look for one that has the store (SeekCore), and again every seek_every. It stays until it has found
+  // one. A shard that looks for such a core here (Hello.only_with_store) is taken, or its link ends with UNAVAILABLE.
   void OnStoreUp(Now now, bool lost_state);
   void OnStoreDown(Now now);
   void OnWritten(Now now, uint64_t id, const WriteResult& result);

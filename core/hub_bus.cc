@@ -69,6 +69,9 @@ void Hub::State::OnBus(Now now, const link::v1::BusEnvelope& envelope) {
     case link::v1::BusEnvelope::kRoomLost:
       if (HasLogs()) OnLogged(now, envelope);
       break;
+    case link::v1::BusEnvelope::kCoreSettings:
+      if (envelope.core() != 0) OnSettings(now, envelope.core(), envelope.core_settings());
+      break;
     case link::v1::BusEnvelope::BODY_NOT_SET:  // a greeting, or something of a later release
       // Who greets has not heard what was said before.
       if (envelope.core() != options_.incarnation) TellAttachedAgain();

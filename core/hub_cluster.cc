@@ -1,5 +1,6 @@
 // What cores ask each other: the registry of live cores, requests and their answers, taps.
 #include <algorithm>
+#include <cstdio>
 #include <utility>
 
 #include "core/cluster_queries.h"
@@ -12,6 +13,8 @@ using link::v1::ClusterReply;
 using link::v1::ClusterRequest;
 
 constexpr std::chrono::seconds kAnnounceEvery{1};
+constexpr std::chrono::seconds kTellSettingsEvery{10};
+constexpr std::chrono::seconds kReportSettingsEvery{60};
 constexpr std::chrono::seconds kRenewTapsEvery{2};  // of a lease of 5 s
 // Of one ClusterReplies; one larger answer goes alone.
 constexpr size_t kReplyBytesMax = size_t{1} << 20;
@@ -65,12 +68,40 @@ void Hub::State::Greet() {
   store_.Publish(0, envelope, {});
 }
 
+void Hub::State::TellSettings(Now now) {
+  if (withdrawn_ || now.steady < tell_settings_at_) return;
+  tell_settings_at_ = now.steady + kTellSettingsEvery;
+  link::v1::BusEnvelope envelope;
+  envelope.set_core(options_.incarnation);
+  envelope.mutable_core_settings()->set_room_auth(options_.room_auth_name);
+  store_.Publish(0, envelope, {});
+}
+
+void Hub::State::OnSettings(Now now, uint64_t core, const link::v1::CoreSettings& settings) {
+  if (core == options_.incarnation) return;
+  if (settings.room_auth() == options_.room_auth_name) {
+    set_otherwise_.erase(core);
+    return;
+  }
+  set_otherwise_.insert(core);
+  if (now.steady < report_settings_at_) return;
+  report_settings_at_ = now.steady + kReportSettingsEvery;
+  char text[320];
+  std::snprintf(text, sizeof text,
+                "ROOM_AUTH is %s here and another value at core %016llx: who may be in a room depends on the core that "
+                "is asked. Set it "
+                "to the same value on all cores, and restart those that differ",
+                options_.room_auth_name.c_str(), static_cast<unsigned long long>(core));
+  Report(now, text);
+}
+
 void Hub::State::OnCoresRead(Now now, const absl::StatusOr<std::vector<uint64_t>>& cores) {
   // While it is up, an error is an answer as well: it takes no writes, but is there. What it did not answer is said when it is down.
   if (cores.ok() || ledger_.store_up()) registry_read_at_ = now.steady;
   if (!cores.ok()) return;  // the last list stands
   gathers_.SetCores(*cores);
   const absl::Span<const uint64_t> live = gathers_.cores();
+  std::erase_if(set_otherwise_, [live](uint64_t core) { return !std::binary_search(live.begin(), live.end(), core); });
   for (auto it = outbox_.begin(); it != outbox_.end();) {
     const bool is_live = std::binary_search(live.begin(), live.end(), it->first);
     it = is_live || it->second.bytes != 0 ? std::next(it) : outbox_.erase(it);

@@ -127,7 +127,9 @@ absl::Status Hub::State::OnHello(Now now, Link& link, const link::v1::Hello& hel
     return Broken("Hello out of bounds");
   }
   const ShardKey key{hello.incarnation(), hello.shard()};
-  if (IsToGoElsewhere(now, key)) return CutOffError();
+  if (hello.only_with_store() && !HasStoreForOthers(now)) {
+    return absl::UnavailableError("this core is without the store, or has it for a moment only");
+  }
   Shard* shard = connections_.FindShard(key);
   if (shard == nullptr) {
     shard = &connections_.AddShard(key);
@@ -271,8 +273,9 @@ absl::Status Hub::State::OnClosed(Now now, Link& link, uint64_t sequence, const 
   if (!IsOfShard(link, closed.connection())) return Broken("a connection of another shard");
   if (!IsValidId(closed.user_id())) return Broken("an id out of bounds");
   SteadyTime expected_until;
-  if (closed.hold_ms() > 0) {
-    ++counters_.connections_sent_away;
+  if (closed.hold_ms() > 0) ++counters_.connections_sent_away;
+  // One that was to be closed for good was sent away just before the edge heard of that.
+  if (closed.hold_ms() > 0 && !orders_.Closes({link.shard->key.incarnation, closed.connection()})) {
     expected_until = now.steady + std::min(std::chrono::milliseconds(closed.hold_ms()), kHoldMax);
   }
   const ConnectionIndex index = link.shard->Find(closed.connection(), connections_.records());

@@ -2,9 +2,9 @@
 // that had it forgets it at once, and not when EDGE_GRACE is over: until then it would count every connection a second time, and keep orders
 // waiting for a shard that will not come back to it.
 //
-// A core that alone is cut off from the store could refresh nobody's entry there, and the others would sweep its users: it sends its shards
-// away in time. It cannot tell that from a store that is away for all, so each shard is sent away once: one that finds no better core
-// comes back, and stays.
+// A core that alone is cut off from the store could refresh nobody's entry there, and the others would sweep its users: its shards must go to
+// another core in time. It cannot tell that from a store that is away for all, so it ends no link: each shard is told to look around, again
+// and again, and leaves when a core that has the store takes it.
 #include <algorithm>
 #include <utility>
 #include <vector>
@@ -13,9 +13,6 @@
 
 namespace presence::core {
 namespace {
-
-// 24 B each. Further shards (of edges that restart all the time, while the store is away) stay.
-constexpr size_t kSentAwayMax = 65'536;
 
 // Between 0 and 1, as good as random, and the same for the same link.
 double FractionOf(LinkId link) {
@@ -117,26 +114,21 @@ std::optional<SteadyTime> Hub::State::CutOffSince() const {
   return registry_read_at_;
 }
 
-bool Hub::State::IsToGoElsewhere(Now now, const ShardKey& key) {
-  const std::optional<SteadyTime> since = CutOffSince();
-  if (!since || now.steady - *since < options_.isolation_max) return false;
-  if (shards_sent_away_.size() >= kSentAwayMax || !shards_sent_away_.insert(key).second) return false;
-  ++counters_.shards_sent_away;
-  return true;
+bool Hub::State::HasStoreForOthers(Now now) const {
+  return ledger_.store_up() && now.steady - store_up_at_ >= options_.store_settled;
 }
 
 void Hub::State::SendShardsAway(Now now) {
   const std::optional<SteadyTime> since = CutOffSince();
-  if (!since || now.steady - *since < options_.isolation_max) return;
-  std::vector<LinkId> due;
-  for (const auto& [id, link] : links_) {
-    if (link.shard == nullptr) continue;
+  if (!since) return;
+  for (auto& [id, link] : links_) {
+    if (link.phase != Link::Phase::kLive) continue;
     const auto wait = std::chrono::duration_cast<SteadyTime::duration>(options_.isolation_spread * FractionOf(id));
-    if (now.steady - *since >= options_.isolation_max + wait && IsToGoElsewhere(now, link.shard->key)) {
-      due.push_back(id);
-    }
+    if (now.steady < std::max(*since + options_.isolation_max + wait, link.seek_again_at)) continue;
+    link.seek_again_at = now.steady + options_.seek_every;
+    ++counters_.shards_sent_away;
+    links_.Command(link).mutable_seek_core();
   }
-  for (const LinkId id : due) CloseLink(now, *links_.Find(id), CutOffError());
 }
 
 }  // namespace presence::core

@@ -47,6 +47,10 @@ OrderCommand CommandOf(const ClusterRequest& request) {
 }  // namespace
 
 void Hub::State::OnOrder(Now now, const ClusterRequest& request) {
+  if (request.has_end_sessions() || !request.disconnect().user_id().empty()) {
+    EndExpected(request);
+    ledger_.Send(now);
+  }
   std::vector<ConnectionIndex> targets;
   if (request.disconnect().has_connection()) {
     FindConnection(request.disconnect().connection(), &targets);

@@ -140,6 +140,26 @@ void Hub::State::FindLoggedOut(const link::v1::EndSessionsOrder& order, std::vec
   ForEachLoggedOut(order.user_id(), order.session_id(), add);
 }
 
+void Hub::State::EndExpected(const ClusterRequest& order) {
+  std::vector<ConnectionIndex> ended;
+  const auto expected = [&](ConnectionIndex first, ConnectionIndex Connection::*next) {
+    for (; first != kNoConnection; first = connections_[first].*next) {
+      if (order.has_disconnect() || IsVoid(connections_[first], order.end_sessions().logged_out_at_ms())) {
+        ended.push_back(first);
+      }
+    }
+  };
+  if (!order.end_sessions().session_id().empty()) {
+    const Session* session = connections_.FindSession(order.end_sessions().session_id());
+    if (session != nullptr) expected(session->first_expected, &Connection::next_of_session);
+  } else {
+    const User* user =
+        connections_.FindUser(order.has_disconnect() ? order.disconnect().user_id() : order.end_sessions().user_id());
+    if (user != nullptr) expected(user->first_expected, &Connection::next_of_user);
+  }
+  for (const ConnectionIndex index : ended) ledger_.EndExpected(index);
+}
+
 void Hub::State::ForEachLoggedOut(std::string_view user_id, std::string_view session_id,
                                   absl::FunctionRef<void(ConnectionIndex)> use) const {
   if (!session_id.empty()) {

@@ -9,7 +9,7 @@
 //   orders: bus ─▶ Orders ─▶ links; link events ─▶ Orders ─▶ answers                      (hub_orders.cc)
 //   sessions that end: API ─▶ Store ─▶ bus ─▶ Orders; what the store refuses ─▶ links      (hub_sessions.cc)
 //   shards that come: links ─▶ bus; bus ─▶ what has gone to another core is forgotten,
-//   or is sent there, when this core alone has lost the store                              (hub_moves.cc)
+//   or looks for one, when this core alone has lost the store                              (hub_moves.cc)
 //   ticks: silence, grace, late publications, sweep, acknowledgements, deadlines          (hub.cc)
 #pragma once
 
@@ -239,6 +239,8 @@ class Hub::State {
   // --- hub_cluster.cc
   void Announce(Now now);
   void Greet();
+  void TellSettings(Now now);
+  void OnSettings(Now now, uint64_t core, const link::v1::CoreSettings& settings);
   void AskAllCores(Now now, uint64_t request, link::v1::ClusterRequest body);  // 0: nobody waits for the answers
   void PublishRequest(link::v1::ClusterRequest request, uint64_t gather);      // 0: nobody gathers
   void OnRequest(Now now, const link::v1::ClusterRequest& request);
@@ -292,6 +294,8 @@ class Hub::State {
   // Live connections of the session, or, without one, of the user.
   void ForEachLoggedOut(std::string_view user_id, std::string_view session_id,
                         absl::FunctionRef<void(ConnectionIndex)> use) const;
+  // Whoever is sent out is not expected back: what lingers of him ends.
+  void EndExpected(const link::v1::ClusterRequest& order);
   void MissLogouts(Now now);
   void ReadLogouts(Now now);
 
@@ -309,11 +313,8 @@ class Hub::State {
   bool GraceIsOver(Now now, const Shard& shard) const;
   // Since when the store has not answered, while other cores may have it; nothing: it is up, or there was never another core.
   std::optional<SteadyTime> CutOffSince() const;
-  static absl::Status CutOffError() {
-    return absl::UnavailableError("this core is cut off from the store: another one may not be");
-  }
-  // A shard that asks now is to be told to try another core: once, until the store is up again.
-  bool IsToGoElsewhere(Now now, const ShardKey& key);
+  // The shard of a core that is cut off may come here.
+  bool HasStoreForOthers(Now now) const;
   void SendShardsAway(Now now);
 
   // --- hub_bus.cc
@@ -400,8 +401,10 @@ class Hub::State {
   SteadyTime store_up_at_;       // when it came up last
   // Ever, not only at the last Announce: one that was away may be back before this core, which is cut off just then, hears of it.
   bool others_known_ = false;
-  std::set<ShardKey> shards_sent_away_;  // since the store went away; at most kSentAwayMax
-  bool withdrawn_ = false;               // from the registry, for good
+  bool withdrawn_ = false;  // from the registry, for good
+  SteadyTime tell_settings_at_;
+  std::set<uint64_t> set_otherwise_;  // live cores with another ROOM_AUTH
+  SteadyTime report_settings_at_;
 
   std::map<uint64_t, KeptLogout> logouts_;  // by id of KeepLogout; at most gathers_max
   uint64_t last_logout_ = 0;

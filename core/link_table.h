@@ -40,6 +40,7 @@ struct Link {
   MissedChanges missed;
   uint64_t passed_on = 0;  // the watermark that the shard knows of
   SteadyTime passed_on_at;
+  SteadyTime seek_again_at;  // not before this is the shard told to look for another core
 };
 
 class LinkTable {

@@ -69,6 +69,14 @@ class Orders {
     }
   }
 
+  // Its client is to be closed.
+  bool Closes(const ConnectionKey& connection) const {
+    bool closes = false;
+    ForEachOf(connection,
+              [&closes](const OrderCommand& command) { closes |= command.kind == OrderCommand::Kind::kClose; });
+    return closes;
+  }
+
   void OnTick(SteadyTime now);
   bool HasFinished() const { return !finished_.empty(); }
   std::optional<OrderResult> TakeFinished();

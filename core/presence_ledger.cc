@@ -86,6 +86,12 @@ void PresenceLedger::Withhold(ConnectionIndex index) {
   connection.fenced = true;
 }
 
+void PresenceLedger::EndExpected(ConnectionIndex index) {
+  connections_.EndExpected(index);
+  // Of one whose end is confirmed, and kept for a while, another record tells the new one.
+  Changed(connections_[index].gone ? connections_.AddAgain(index) : index, 0);
+}
+
 void PresenceLedger::Reassert(ConnectionTable::Ref ref) {
   if (!connections_.records().Holds(ref)) return;
   Connection& connection = connections_[ref.index];

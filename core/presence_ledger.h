@@ -70,6 +70,8 @@ class PresenceLedger {
   // Its shard is away for so long that another core may have told the store of its end, and the store have forgotten that: nothing is
   // written of it, come what may, before it has Changed. REQUIRES: live.
   void Withhold(ConnectionIndex connection);
+  // The client is not expected any more: the entry of this closed connection lingers no longer. REQUIRES: expected.
+  void EndExpected(ConnectionIndex connection);
   // The store may have lost the entry. Nothing for one that is closed, dirty, withheld, or taken over by a higher attach.
   void Reassert(ConnectionTable::Ref connection);
   // The same for every live connection.

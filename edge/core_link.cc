@@ -1,19 +1,12 @@
 #include "edge/core_link.h"
 
-#include <grpcpp/grpcpp.h>
-
 #include <algorithm>
 #include <asio.hpp>
-#include <deque>
-#include <mutex>
 #include <random>
 #include <utility>
 
-#include "absl/base/thread_annotations.h"
 #include "common/check.h"
-#include "common/shared_secret.h"
-#include "common/tls_credentials.h"
-#include "presence/link/v1/link.grpc.pb.h"
+#include "edge/core_stream.h"
 
 namespace presence::edge {
 namespace {
@@ -22,189 +15,52 @@ using link::v1::CoreFrame;
 using link::v1::EdgeEvent;
 using link::v1::EdgeFrame;
 
-constexpr size_t kFramesWaitingMax = 8;
 // Some 10 MB; the shard holds at most 65,536 events of its own, the rest is typing and activity.
 constexpr int kEventsGatheredMax = 200'000;
 constexpr auto kPauseMin = std::chrono::milliseconds(100);
 constexpr auto kPauseMax = std::chrono::milliseconds(1000);
-// The core refuses 4 MiB messages by gRPC's default; what may come is one Deliver of 1 MiB and its frame.
-constexpr int kReceiveBytesMax = 4 * 1024 * 1024;
-
-absl::Status ToAbsl(const grpc::Status& status) {
-  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
-}
-
-std::shared_ptr<grpc::Channel> Dial(const std::string& address, const LinkCredentials& credentials) {
-  grpc::ChannelArguments arguments;
-  // Otherwise all shards of a process would share one connection, and so one core thread's attention.
-  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  arguments.SetMaxReceiveMessageSize(kReceiveBytesMax);
-  if (!credentials.server_name.empty()) arguments.SetSslTargetNameOverride(credentials.server_name);
-  return grpc::CreateCustomChannel(
-      address,
-      credentials.tls == nullptr ? grpc::InsecureChannelCredentials() : MakeTlsChannelCredentials(*credentials.tls),
-      arguments);
-}
-
-// Not as gRPC's call credentials: those refuse to go without TLS.
-void ShowSecret(const LinkCredentials& credentials, grpc::ClientContext& context) {
-  if (!credentials.secret.empty()) context.AddMetadata(kSecretMetadataKey, credentials.secret);
-}
+// So long a core that is asked whether it takes the shard may say nothing.
+constexpr auto kAnswerMax = std::chrono::seconds(2);
 
 }  // namespace
-
-// One attempt at one core. Owns itself until gRPC has said OnDone and the loop has let go.
-class Stream : public grpc::ClientBidiReactor<EdgeFrame, CoreFrame>, public std::enable_shared_from_this<Stream> {
- public:
-  // What the stream tells the loop. Each is posted; `owner` decides whether it still cares.
-  struct Notices {
-    std::function<void()> readable;
-    std::function<void(bool ok)> written;
-    // Carries the stream itself: the last reference to a channel must die on the loop, since gRPC would otherwise join the thread
-    // of its own that it is called on.
-    std::function<void(absl::Status, std::shared_ptr<Stream>)> done;
-  };
-
-  Stream(const std::string& address, const LinkCredentials& credentials, Notices notices)
-      : notices_(std::move(notices)), channel_(Dial(address, credentials)), stub_(link::v1::Link::NewStub(channel_)) {
-    ShowSecret(credentials, context_);
-  }
-
-  void Start() {
-    self_ = shared_from_this();
-    stub_->async()->Attach(&context_, this);
-    AddHold();  // the loop starts writes and reads from outside the reactions
-    StartRead(&reading_);
-    StartCall();
-  }
-
-  // --- the loop's side.
-  void Write(const EdgeFrame& frame) { StartWrite(&frame); }
-
-  std::unique_ptr<CoreFrame> Take() {
-    bool resume = false;
-    std::unique_ptr<CoreFrame> frame;
-    {
-      std::lock_guard lock(mutex_);
-      if (inbox_.empty()) return nullptr;
-      frame = std::move(inbox_.front());
-      inbox_.pop_front();
-      resume = std::exchange(paused_, false);
-    }
-    if (resume && !let_go_) StartRead(&reading_);
-    return frame;
-  }
-
-  void Recycle(std::unique_ptr<CoreFrame> frame) {
-    frame->Clear();
-    std::lock_guard lock(mutex_);
-    if (spare_.size() < kFramesWaitingMax) spare_.push_back(std::move(frame));
-  }
-
-  // Ends it. No Write or Take afterwards.
-  void LetGo() {
-    if (std::exchange(let_go_, true)) return;
-    context_.TryCancel();
-    RemoveHold();
-  }
-
-  bool let_go() const { return let_go_; }
-
-  link::v1::Link::Stub& stub() { return *stub_; }
-
-  // --- gRPC's threads.
-  void OnReadDone(bool ok) override {
-    if (!ok) {
-      {
-        std::lock_guard lock(mutex_);
-        ended_ = true;
-      }
-      notices_.readable();  // the loop empties the inbox, sees the end and lets go
-      return;
-    }
-    bool wake = false;
-    bool pause = false;
-    {
-      std::lock_guard lock(mutex_);
-      auto frame = spare_.empty() ? std::make_unique<CoreFrame>() : std::move(spare_.back());
-      if (!spare_.empty()) spare_.pop_back();
-      frame->Swap(&reading_);
-      inbox_.push_back(std::move(frame));
-      wake = inbox_.size() == 1;
-      pause = inbox_.size() >= kFramesWaitingMax;
-      paused_ = pause;
-    }
-    if (wake) notices_.readable();
-    if (!pause) StartRead(&reading_);
-  }
-  void OnWriteDone(bool ok) override { notices_.written(ok); }
-  void OnDone(const grpc::Status& status) override {
-    const auto done = std::move(notices_.done);  // this object may be gone before the call returns
-    done(ToAbsl(status), std::move(self_));
-  }
-
-  bool Ended() {
-    std::lock_guard lock(mutex_);
-    return ended_ && inbox_.empty();
-  }
-
- private:
-  Notices notices_;
-  const std::shared_ptr<grpc::Channel> channel_;
-  const std::unique_ptr<link::v1::Link::Stub> stub_;
-  grpc::ClientContext context_;
-  CoreFrame reading_;
-  std::shared_ptr<Stream> self_;
-  bool let_go_ = false;  // the loop's
-
-  std::mutex mutex_;
-  std::deque<std::unique_ptr<CoreFrame>> inbox_ ABSL_GUARDED_BY(mutex_);
-  std::vector<std::unique_ptr<CoreFrame>> spare_ ABSL_GUARDED_BY(mutex_);
-  bool paused_ ABSL_GUARDED_BY(mutex_) = false;  // eight frames wait: the next read is started by Take
-  bool ended_ ABSL_GUARDED_BY(mutex_) = false;
-};
 
 class CoreLink::State : public std::enable_shared_from_this<CoreLink::State> {
  public:
   State(asio::io_context& io, CoreLinkOptions options, CoreLinkHandler& handler)
-      : io_(io), options_(std::move(options)), handler_(handler), retry_(io), next_address_(options_.start) {
+      : io_(io),
+        options_(std::move(options)),
+        handler_(handler),
+        retry_(io),
+        patience_(io),
+        address_(options_.start % options_.addresses.size()),
+        next_address_(options_.start) {
     PRESENCE_CHECK(!options_.addresses.empty(), "a link has at least one address");
   }
 
   void Connect() {
     if (stopping_) return;
-    const std::string& address = options_.addresses[next_address_++ % options_.addresses.size()];
-    ++streams_open_;
-    const uint64_t number = ++stream_number_;
-    auto weak = weak_from_this();
-    const auto on_loop = [weak, &io = io_](auto action) {
-      asio::post(io, [weak, action = std::move(action)]() mutable {
-        if (auto self = weak.lock()) action(*self);
-      });
-    };
-    stream_ = std::make_shared<Stream>(
-        address, options_.credentials,
-        Stream::Notices{
-            [on_loop, number] { on_loop([number](State& s) { s.OnReadable(number); }); },
-            [on_loop, number](bool ok) { on_loop([number, ok](State& s) { s.OnWritten(number, ok); }); },
-            [on_loop, number](absl::Status status, std::shared_ptr<Stream> stream) {
-              on_loop([number, status, stream = std::move(stream)](State& s) mutable {
-                s.OnDone(number, status);
-                stream.reset();
-              });
-            },
-        });
-    write_in_flight_ = false;
+    address_ = next_address_++ % options_.addresses.size();
+    stream_ = Open(address_);
     gathering_->Clear();
     drop_reason_ = absl::OkStatus();
-    stream_->Start();
     handler_.OnLinkUp();
+  }
+
+  void Seek() {
+    if (stopping_ || stream_ == nullptr || stream_->let_go() || candidate_ != nullptr) return;
+    to_ask_.clear();
+    for (size_t i = 0; i < options_.addresses.size(); ++i) {
+      // One name may stand for several cores.
+      if (i != address_ || options_.addresses.size() == 1) to_ask_.push_back(i);
+    }
+    std::shuffle(to_ask_.begin(), to_ask_.end(), random_);
+    AskNext();
   }
 
   void Stop() {
     stopping_ = true;
     retry_.cancel();
+    GiveUpSeeking();
     if (stream_ != nullptr) stream_->LetGo();
     for (auto* context : calls_) context->TryCancel();
   }
@@ -217,18 +73,17 @@ class CoreLink::State : public std::enable_shared_from_this<CoreLink::State> {
 
   void Flush() {
     if (stream_ == nullptr || stream_->let_go() || gathering_->events_size() == 0) return;
-    if (write_in_flight_) {
+    if (stream_->write_in_flight()) {
       if (gathering_->events_size() > kEventsGatheredMax) Drop("the core reads too slowly");
       return;
     }
-    writing_->Clear();
+    stream_->writing().Clear();
     if (const size_t bytes = gathering_->ByteSizeLong(); bytes <= options_.frame_bytes_max) {
-      writing_.swap(gathering_);
+      stream_->SwapWriting(gathering_);
     } else {
-      MoveOneFrame();
+      MoveOneFrame(stream_->writing());
     }
-    write_in_flight_ = true;
-    stream_->Write(*writing_);
+    stream_->Write();
   }
 
   const CoreFrame* TakeFrame() {
@@ -241,6 +96,7 @@ class CoreLink::State : public std::enable_shared_from_this<CoreLink::State> {
 
   void Drop(std::string_view why) {
     if (stream_ == nullptr) return;
+    GiveUpSeeking();
     drop_reason_ = absl::UnavailableError(absl::string_view(why.data(), why.size()));
     stream_->LetGo();
   }
@@ -258,7 +114,7 @@ class CoreLink::State : public std::enable_shared_from_this<CoreLink::State> {
       grpc::ClientContext context;
       Request request;
       Response response;
-      std::shared_ptr<Stream> stream;  // holds the channel
+      std::shared_ptr<CoreStream> stream;  // holds the channel
     };
     auto pending = std::make_shared<Pending>();
     pending->request = std::move(request);
@@ -269,7 +125,7 @@ class CoreLink::State : public std::enable_shared_from_this<CoreLink::State> {
     method(stream_->stub(), &pending->context, &pending->request, &pending->response,
            [self = shared_from_this(), pending, done = std::move(done)](const grpc::Status& status) mutable {
              asio::io_context& io = self->io_;
-             // All references go along, for the same reason as in Stream::Notices.
+             // All references go along, for the same reason as in CoreStream::Notices.
              asio::post(io, [self = std::move(self), pending = std::move(pending), done = std::move(done),
                              result = ToAbsl(status)] {
                std::erase(self->calls_, &pending->context);
@@ -282,7 +138,7 @@ class CoreLink::State : public std::enable_shared_from_this<CoreLink::State> {
 
  private:
   // The gathered frame is over the bound: its first events go, the rest stays. Rare: a resync, or a stalled core.
-  void MoveOneFrame() {
+  void MoveOneFrame(EdgeFrame& to) {
     auto* from = gathering_->mutable_events();
     size_t bytes = 0;
     int count = 0;
@@ -291,25 +147,99 @@ class CoreLink::State : public std::enable_shared_from_this<CoreLink::State> {
       if (count > 0 && bytes > options_.frame_bytes_max) break;
       ++count;
     }
-    for (int i = 0; i < count; ++i) writing_->add_events()->Swap(from->Mutable(i));
+    for (int i = 0; i < count; ++i) to.add_events()->Swap(from->Mutable(i));
     from->DeleteSubrange(0, count);
   }
 
+  std::shared_ptr<CoreStream> Open(size_t address) {
+    ++streams_open_;
+    const uint64_t number = ++last_stream_;
+    auto weak = weak_from_this();
+    const auto on_loop = [weak, &io = io_](auto action) {
+      asio::post(io, [weak, action = std::move(action)]() mutable {
+        if (auto self = weak.lock()) action(*self);
+      });
+    };
+    auto stream = std::make_shared<CoreStream>(
+        number, options_.addresses[address], options_.credentials,
+        CoreStream::Notices{
+            [on_loop, number] { on_loop([number](State& s) { s.OnReadable(number); }); },
+            [on_loop, number](bool ok) { on_loop([number, ok](State& s) { s.OnWritten(number, ok); }); },
+            [on_loop, number](absl::Status status, std::shared_ptr<CoreStream> done) {
+              on_loop([number, status, done = std::move(done)](State& s) mutable {
+                s.OnDone(number, status);
+                done.reset();
+              });
+            },
+        });
+    stream->Start();
+    return stream;
+  }
+
+  static bool Is(const std::shared_ptr<CoreStream>& stream, uint64_t number) {
+    return stream != nullptr && stream->number() == number;
+  }
+
   void OnReadable(uint64_t number) {
-    if (number != stream_number_ || stream_ == nullptr) return;
-    if (stream_->let_go() || stopping_) return;
+    if (stopping_) return;
+    if (Is(candidate_, number)) return OnCandidateReadable();
+    if (!Is(stream_, number) || stream_->let_go()) return;
     handler_.OnLinkFrames();
   }
 
   void OnWritten(uint64_t number, bool ok) {
-    if (number != stream_number_ || stream_ == nullptr) return;
-    write_in_flight_ = false;
+    if (Is(candidate_, number)) return candidate_->Written();
+    if (!Is(stream_, number)) return;
+    stream_->Written();
     if (ok) Flush();
+  }
+
+  // --- another core, beside the one that is there.
+
+  void AskNext() {
+    if (to_ask_.empty()) return;
+    candidate_address_ = to_ask_.back();
+    to_ask_.pop_back();
+    candidate_ = Open(candidate_address_);
+    handler_.OnAskForStore(candidate_->writing().add_events()->mutable_hello());
+    candidate_->Write();
+    patience_.expires_after(kAnswerMax);
+    patience_.async_wait([weak = weak_from_this(), number = candidate_->number()](std::error_code error) {
+      auto self = weak.lock();
+      if (self != nullptr && !error && Is(self->candidate_, number)) self->candidate_->LetGo();
+    });
+  }
+
+  void OnCandidateReadable() {
+    if (candidate_->let_go()) return;
+    if (!candidate_->HasFrame()) return candidate_->LetGo();  // it does not take the shard
+    patience_.cancel();
+    to_ask_.clear();
+    stream_->LetGo();
+    taken_.reset();
+    stream_ = std::exchange(candidate_, nullptr);
+    address_ = candidate_address_;
+    next_address_ = address_ + 1;
+    gathering_->Clear();
+    handler_.OnLinkMoved();
+    handler_.OnLinkFrames();
+  }
+
+  void GiveUpSeeking() {
+    to_ask_.clear();
+    patience_.cancel();
+    if (candidate_ != nullptr) candidate_->LetGo();
   }
 
   void OnDone(uint64_t number, const absl::Status& status) {
     --streams_open_;
-    PRESENCE_CHECK(number == stream_number_, "streams end one by one");
+    if (Is(candidate_, number)) {
+      patience_.cancel();
+      candidate_.reset();
+      return AskNext();
+    }
+    if (!Is(stream_, number)) return;  // it was left for another one
+    GiveUpSeeking();
     taken_.reset();
     stream_.reset();
     if (stopping_) return;
@@ -335,22 +265,25 @@ class CoreLink::State : public std::enable_shared_from_this<CoreLink::State> {
   asio::io_context& io_;
   const CoreLinkOptions options_;
   CoreLinkHandler& handler_;
-  asio::steady_timer retry_;
+  asio::steady_timer retry_, patience_;
   std::minstd_rand random_{std::random_device()()};
 
+  size_t address_;  // of the stream
   uint64_t next_address_;
   std::chrono::milliseconds pause_ = kPauseMin;
   std::chrono::steady_clock::time_point last_connect_{};
 
-  std::shared_ptr<Stream> stream_;
-  uint64_t stream_number_ = 0;
+  std::shared_ptr<CoreStream> stream_;
+  std::shared_ptr<CoreStream>
+      candidate_;  // a core that is asked whether it takes the shard; let go when the stream ends
+  size_t candidate_address_ = 0;
+  std::vector<size_t> to_ask_;  // addresses, behind that one
+  uint64_t last_stream_ = 0;
   int streams_open_ = 0;
   bool stopping_ = false;
   absl::Status drop_reason_;
 
   std::unique_ptr<EdgeFrame> gathering_ = std::make_unique<EdgeFrame>();
-  std::unique_ptr<EdgeFrame> writing_ = std::make_unique<EdgeFrame>();
-  bool write_in_flight_ = false;
   std::unique_ptr<CoreFrame> taken_;
 
   std::vector<grpc::ClientContext*> calls_;
@@ -377,6 +310,9 @@ void CoreLink::Flush() {
 }
 const CoreFrame* CoreLink::TakeFrame() {
   return state_->TakeFrame();
+}
+void CoreLink::Seek() {
+  state_->Seek();
 }
 void CoreLink::Drop(std::string_view why) {
   state_->Drop(why);

@@ -6,7 +6,8 @@
 // further one is read, so a core that is faster than the shard is held back by gRPC's flow control.
 //
 // Does not judge silence and does not know what the events mean: that is the shard's. Finding a core: the addresses of
-// CORE_LINK in turn, from one that incarnation and shard choose; after each round a pause of 100 ms to 1 s with jitter.
+// CORE_LINK in turn, from one that incarnation and shard choose; after each round a pause of 100 ms to 1 s with jitter. A better core than
+// the one that is there is looked for beside it: a second stream takes the place of the first when its core has answered.
 #pragma once
 
 #include <chrono>
@@ -54,6 +55,11 @@ class CoreLinkHandler {
   // TakeFrame has something.
   virtual void OnLinkFrames() = 0;
   virtual void OnLinkDown(const absl::Status& why) = 0;
+  // Seek has begun a stream to another core: say what it is to be greeted with. Whether that core wants the shard shows later.
+  virtual void OnAskForStore(link::v1::Hello* hello) = 0;
+  // It does: its stream is the link now, with its answer in TakeFrame (OnLinkFrames follows), and the former one is ended without
+  // OnLinkDown. What TakeFrame has given out of that one is gone.
+  virtual void OnLinkMoved() = 0;
 };
 
 class CoreLink {
@@ -81,6 +87,10 @@ class CoreLink {
 
   // The oldest frame that was read and not yet taken; nullptr: none. Valid until the next call.
   const link::v1::CoreFrame* TakeFrame();
+
+  // Asks the cores at the other addresses, in any order, each once and for at most 2 s, by OnAskForStore. Nothing without a stream, or
+  // while such a round is under way.
+  void Seek();
 
   // Ends the stream; OnLinkDown follows in a later turn.
   void Drop(std::string_view why);

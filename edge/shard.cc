@@ -64,6 +64,12 @@ void Shard::OnCommand(Now now, const link::v1::CoreCommand& command) {
 void Shard::OnLinkDown(Now now) {
   state_->OnLinkDown(now);
 }
+void Shard::AskForStore(link::v1::Hello* hello) {
+  state_->AskForStore(hello);
+}
+void Shard::OnLinkMoved(Now now) {
+  state_->OnLinkMoved(now);
+}
 void Shard::OnTick(Now now) {
   state_->OnTick(now);
 }

@@ -147,6 +147,10 @@ class ShardOutput {
   // (1012), later and from outside.
   virtual void DrainEdge(std::chrono::milliseconds window) = 0;
   virtual void SetLogLevel(link::v1::LogLevel level) = 0;  // one of DEBUG to ERROR
+  // The core of this shard is cut off from the store: ask the others once, each by a stream beside the link that begins with what
+  // AskForStore says. The first that takes the shard is its link from then on: OnLinkMoved. Until then the link is as it was. Nothing
+  // while a round is under way.
+  virtual void SeekCore() = 0;
   // Something to log about one connection that OnConnectionClosed has not ended. `what` is a constant fmt format, in which
   // {connection} stands for the connection's name and {detail} for `detail`: "Connection {connection} subscribed to room {detail}".
   // `detail` is raw input of at most 128 bytes, to be escaped by whoever writes it.
@@ -180,6 +184,10 @@ class Shard {
   void OnLinkUp(Now now);
   void OnCommand(Now now, const link::v1::CoreCommand& command);
   void OnLinkDown(Now now);
+  // A Hello for a core that might take the shard over, while a link is up; void when that has ended.
+  void AskForStore(link::v1::Hello* hello);
+  // A core has answered the newest of those: its Welcome comes next, and nothing more from the link that was.
+  void OnLinkMoved(Now now);
 
   // Every 100 ms or so, after everything that has arrived was handed in: activity reports, silent clients, heartbeats of the link,
   // isolation, presence frames that wait. A tick that comes more than 1 s late judges nobody silent: the next one does.

@@ -32,15 +32,29 @@ void Shard::State::OnLinkUp(Now now) {
   if (link_ == LinkPhase::kLive) LoseLink(now);
   link_ = LinkPhase::kGreeting;
   heard_at_ = now.steady;
-  link::v1::Hello& hello = *AddEvent(now).mutable_hello();
-  hello.set_protocol(kProtocol);
-  hello.set_edge(options_.edge_name);
-  hello.set_incarnation(options_.incarnation);
-  hello.set_shard(options_.shard);
-  hello.set_attach(++attach_);
-  hello.set_presence_watermark(presence_watermark_);
-  hello.set_version(options_.version);
-  hello.set_started_ms(options_.started_ms);
+  SayHello(AddEvent(now).mutable_hello());
+}
+
+void Shard::State::AskForStore(link::v1::Hello* hello) {
+  SayHello(hello);
+  hello->set_only_with_store(true);
+}
+
+void Shard::State::OnLinkMoved(Now now) {
+  if (link_ == LinkPhase::kLive) LoseLink(now);
+  link_ = LinkPhase::kGreeting;
+  heard_at_ = now.steady;
+}
+
+void Shard::State::SayHello(link::v1::Hello* hello) {
+  hello->set_protocol(kProtocol);
+  hello->set_edge(options_.edge_name);
+  hello->set_incarnation(options_.incarnation);
+  hello->set_shard(options_.shard);
+  hello->set_attach(++attach_);
+  hello->set_presence_watermark(presence_watermark_);
+  hello->set_version(options_.version);
+  hello->set_started_ms(options_.started_ms);
 }
 
 void Shard::State::OnLinkDown(Now now) {
@@ -112,6 +126,9 @@ void Shard::State::OnCommand(Now now, const CoreCommand& command) {
       break;
     case CoreCommand::kRoomMoved:
       OnRoomMoved(command.room_moved());
+      break;
+    case CoreCommand::kSeekCore:
+      output_.SeekCore();
       break;
     case CoreCommand::kHeartbeat:
       break;

@@ -47,6 +47,8 @@ class Shard::State {
   void OnLinkUp(Now now);
   void OnCommand(Now now, const link::v1::CoreCommand& command);
   void OnLinkDown(Now now);
+  void AskForStore(link::v1::Hello* hello);
+  void OnLinkMoved(Now now);
 
   // shard.cc
   void OnTick(Now now);
@@ -206,6 +208,7 @@ class Shard::State {
   link::v1::EdgeEvent& AddEvent(Now now);
   void DropLink(Now now, std::string_view why);
   void LoseLink(Now now);
+  void SayHello(link::v1::Hello* hello);
   // The open connection with this id, and not a later one in its slot.
   std::optional<uint32_t> FindSlot(uint64_t connection) const;
   uint64_t IdOf(uint32_t slot) const {

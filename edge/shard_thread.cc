@@ -232,6 +232,9 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
   void CheckToken(uint32_t slot, std::string_view token) override {
     token_to_check_ = {SocketId{slot, open_[slot].generation}, std::string(token)};
   }
+  void SeekCore() override {
+    asio::post(io_, [this] { link_.Seek(); });  // it asks the shard what to say: not from inside
+  }
   void DrainEdge(milliseconds window) override { context_.drain_edge(window); }
   void SetLogLevel(link::v1::LogLevel level) override {
     const log::Level wanted = LevelOf(level);
@@ -288,6 +291,13 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
     } else if (link_failures_++ % 20 == 0) {
       log::Warning("Shard {} finds no core at CORE_LINK: {}", index_, Escaped(std::string(why.message())));
     }
+  }
+
+  void OnAskForStore(link::v1::Hello* hello) override { shard_.AskForStore(hello); }
+  void OnLinkMoved() override {
+    command_frame_ = nullptr;
+    log::Info("Shard {} leaves its core, which is cut off from Redis, for another one", index_);
+    shard_.OnLinkMoved(ReadClocks());
   }
 
   // Commands of the link, up to the bound of a turn; then what they queued is flushed, slice by slice, with the sockets

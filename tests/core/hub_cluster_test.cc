@@ -15,6 +15,7 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 using testing::ElementsAre;
 using testing::IsEmpty;
+using testing::SizeIs;
 using testing::StartsWith;
 
 const uint64_t kPhone = ConnectionOf(7), kLaptop = ConnectionOf(8);
@@ -298,6 +299,34 @@ TEST_F(HubOperations, ACoreIsNotDrainedWithoutAStore) {
   one.Ask(80, request);
   EXPECT_THAT(one.Ordered(), IsEmpty());
   EXPECT_THAT(one.Answers(), ElementsAre("80 UNAVAILABLE"));
+}
+
+// --------------------------------------------------------------------------------------- what must be the same on all
+
+TEST(HubSettings, CoresThatAreSetDifferentlySaySo) {
+  HubCluster cluster(2);
+  HubCluster::Node& one = cluster[0];
+  cluster.Pass(seconds(30));
+  EXPECT_EQ(one.hub().sizes().cores_set_otherwise, 0u);
+  EXPECT_THAT(one.Reports(), IsEmpty());
+  HubOptions options = HubWorld::DefaultOptions();
+  options.room_auth_name = "claims";
+  HubCluster::Node& three = cluster.Add(options);
+  cluster.Settle();
+  cluster.Pass(milliseconds(100));
+  EXPECT_EQ(one.hub().sizes().cores_set_otherwise, 1u);
+  EXPECT_THAT(one.Reports(),
+              ElementsAre(StartsWith("ROOM_AUTH is open here and another value at core 00000000000000c2")));
+  cluster.Pass(seconds(10));
+  EXPECT_EQ(three.hub().sizes().cores_set_otherwise, 2u) << "who comes last hears of it, too";
+  EXPECT_THAT(three.Reports(), SizeIs(1)) << "one line, whatever the number of cores";
+  cluster.Pass(seconds(40));
+  EXPECT_THAT(one.Reports(), IsEmpty()) << "once a minute";
+  cluster.Pass(seconds(20));
+  EXPECT_THAT(one.Reports(), SizeIs(1));
+  three.Crash();
+  cluster.Pass(seconds(8));
+  EXPECT_EQ(one.hub().sizes().cores_set_otherwise, 0u);
 }
 
 }  // namespace

@@ -9,6 +9,9 @@
 namespace presence::core {
 namespace {
 
+using link::v1::ClusterRequest;
+using link::v1::EdgeEvent;
+using link::v1::STATUS_AWAY;
 using link::v1::STATUS_OFFLINE;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
@@ -102,9 +105,7 @@ TEST_F(HubDrain, WhoIsNotExpectedAnywhereIsNotHeldWhenTheStoreIsBack) {
 
 // Two cores, and a Redis that was away for longer than the hold: nobody who is back at the other core is shown offline meanwhile.
 TEST(HubDrainAcrossCores, WhoIsBackAtAnotherCoreIsNotSeenToLeaveWhenTheStoreComesBack) {
-  HubOptions options = HubWorld::DefaultOptions();
-  options.isolation_max = std::chrono::hours(1);
-  HubCluster cluster(2, options);
+  HubCluster cluster(2);
   HubCluster::Node &one = cluster[0], &two = cluster[1];
   one.Attach(1, 1, {Declared(kPhone, "alice"), Declared(kLaptop, "bob")});
   two.Attach(2, 1, {}, 0xe2);
@@ -173,6 +174,130 @@ TEST_F(HubDrain, AnEdgeThatHasSentEverybodyAwayIsNotMissed) {
   world.Pass(seconds(6));
   EXPECT_THAT(world.Reports(), IsEmpty());
   EXPECT_EQ(world.hub().sizes().shards, 0u);
+}
+
+// Its edge was just looking for a core: it is declared, not opened.
+TEST(HubDrainAcrossCores, WhoIsBackAwayIsNotShownOnlineUntilTheTimeIsOver) {
+  HubCluster cluster(2);
+  cluster[0].Attach(1, 1, {Declared(kPhone, "alice")});
+  cluster[0].Say(1, Closed(1, kPhone, "alice", 20'000));
+  cluster[1].Changes();
+  cluster[1].OpenLink(2);
+  cluster[1].Say(2, Hello(1, 0, 0xe2));
+  cluster[1].Say(2, Declared(kTablet, "alice", {}, STATUS_AWAY));
+  EXPECT_THAT(cluster[1].Changes(), ElementsAre("alice away"));
+}
+
+// ------------------------------------------------------------- who is sent out for good is not expected back
+
+ClusterRequest Disconnect(std::string_view user) {
+  ClusterRequest request;
+  request.mutable_disconnect()->set_user_id(std::string(user));
+  request.mutable_disconnect()->set_code(1008);
+  return request;
+}
+ClusterRequest LogOut(std::string_view user, std::string_view session, int64_t at_s) {
+  ClusterRequest request;
+  request.mutable_end_sessions()->set_user_id(std::string(user));
+  request.mutable_end_sessions()->set_session_id(std::string(session));
+  request.mutable_end_sessions()->set_logged_out_at_ms(at_s * 1000);
+  return request;
+}
+EdgeEvent WithSession(EdgeEvent declared, std::string_view session) {
+  link::v1::TokenOrigin& token = *declared.mutable_connection_declared()->mutable_token();
+  token.set_session_id(std::string(session));
+  token.set_issued_at_ms(900'000);
+  return declared;
+}
+
+// On the first core an edge that sends its clients away: alice's phone and laptop, of two sessions, and bob's tablet.
+struct HubExpected : testing::Test {
+  HubCluster cluster{2};
+  HubCluster::Node &one = cluster[0], &two = cluster[1];
+  HubExpected() {
+    cluster.Pass(seconds(20));  // a young store expires nobody
+    one.Attach(1, 1,
+               {WithSession(Declared(kPhone, "alice"), "s1"), WithSession(Declared(kLaptop, "alice"), "s2"),
+                Declared(kTablet, "bob")});
+    one.Say(1, Closed(1, kPhone, "alice", 20'000));
+    one.Say(1, Closed(2, kLaptop, "alice", 20'000));
+    one.Say(1, Closed(3, kTablet, "bob", 20'000));
+    cluster.Pass(seconds(1));
+    cluster.Forget();
+  }
+};
+
+TEST_F(HubExpected, WhoIsDisconnectedIsOfflineAtOnce) {
+  two.Ask(80, Disconnect("alice"));
+  EXPECT_THAT(two.Changes(), ElementsAre("alice offline"));
+  EXPECT_THAT(two.Answers(), ElementsAre("80 OK c0:0 c1:0")) << "no connection was there to be closed";
+  cluster.Pass(seconds(60));
+  EXPECT_THAT(two.Changes(), ElementsAre("bob offline"));
+  EXPECT_EQ(one.hub().sizes().removals, 0u);
+}
+
+TEST_F(HubExpected, WhoIsLoggedOutIsOfflineAtOnce) {
+  two.Ask(80, LogOut("alice", "", 950));
+  EXPECT_THAT(two.Changes(), ElementsAre("alice offline"));
+}
+
+TEST_F(HubExpected, OneSessionEndsAndTheOtherIsStillExpected) {
+  two.Ask(80, LogOut("alice", "s1", 950));
+  EXPECT_THAT(two.Changes(), IsEmpty());
+  two.Ask(81, LogOut("", "s2", 950));
+  EXPECT_THAT(two.Changes(), ElementsAre("alice offline"));
+}
+
+TEST_F(HubExpected, ATokenOfAfterTheLogoutIsNotConcerned) {
+  two.Ask(80, LogOut("alice", "", 899));
+  EXPECT_THAT(two.Changes(), IsEmpty());
+}
+
+TEST_F(HubExpected, WhoIsBackAlreadyStays) {
+  two.Attach(2, 1, {}, 0xe2);
+  two.Say(2, Opened(1, kTablet, "bob"));
+  cluster.Forget();
+  one.Ask(80, Disconnect("bob"));
+  EXPECT_THAT(two.Changes(), IsEmpty()) << "until its edge has closed it";
+  two.Say(2, Closed(2, kTablet, "bob"));
+  EXPECT_THAT(two.Changes(), ElementsAre("bob offline"));
+}
+
+TEST_F(HubDrain, AnEndThatTheStoreHasLostIsToldAgain) {
+  world.Say(1, Closed(1, kPhone, "alice", 20'000));
+  world.Answer(Outcome::kApplied);
+  world.Ask(80, Disconnect("alice"));
+  world.LoopBack();
+  EXPECT_THAT(world.Asked(), Contains("remove e1/0/7.1 attach=1 alice previous=online@10"));
+  world.ConfirmAll(STATUS_OFFLINE, 11);
+  world.Forget();
+  world.StoreDown();
+  world.StoreUpWithoutItsState();
+  EXPECT_THAT(world.Asked(), Not(Contains(testing::HasSubstr("linger"))));
+  world.ConfirmAll(STATUS_OFFLINE, 11);
+  world.Pass(seconds(31));
+  EXPECT_EQ(world.hub().sizes().removals, 0u);
+}
+
+TEST_F(HubDrain, WhatIsOnItsWayToTheStoreIsOvertaken) {
+  world.Say(1, Closed(1, kPhone, "alice", 20'000));
+  world.Ask(80, Disconnect("alice"));
+  world.LoopBack();
+  world.Forget();
+  world.Answer(Outcome::kApplied);
+  EXPECT_THAT(world.Asked(), ElementsAre("remove e1/0/7.1 attach=1 alice previous=online@10"));
+  world.ConfirmAll(STATUS_OFFLINE, 11);
+  world.Pass(seconds(31));
+  EXPECT_EQ(world.hub().sizes().removals, 0u);
+}
+
+// The edge has told the client to come back elsewhere just before the order came.
+TEST_F(HubDrain, WhoIsOrderedOutIsNotHeldHoweverItsEdgeHasClosedIt) {
+  world.Ask(80, Disconnect("alice"));
+  world.LoopBack();
+  world.Forget();
+  world.Say(1, Closed(1, kPhone, "alice", 20'000));
+  EXPECT_THAT(world.Asked(), Contains("remove e1/0/7.1 attach=1 alice previous=online@10"));
 }
 
 }  // namespace

@@ -366,12 +366,7 @@ TEST(HubLogouts, AreBounded) {
 
 // Two cores: alice has a phone and a laptop in one session on the first, and a tablet in another one on the second.
 struct HubSessions : testing::Test {
-  static HubOptions Options() {
-    HubOptions options = HubWorld::DefaultOptions();
-    options.isolation_max = std::chrono::hours(1);  // else a core that alone is cut off has no edges by then
-    return options;
-  }
-  HubCluster cluster{2, Options()};
+  HubCluster cluster{2};
   HubCluster::Node &one = cluster[0], &two = cluster[1];
   HubSessions() {
     one.Attach(1, 1,

@@ -21,6 +21,9 @@ using link::v1::EdgeFrame;
 // A core that keeps what it is told and says what the test wants. Synchronous: one gRPC thread per stream.
 class FakeCore final : public link::v1::Link::Service {
  public:
+  // What it does with a stream: kSilent leaves it open and says nothing.
+  enum class Answer { kWelcome, kUnavailable, kSilent };
+
   explicit FakeCore(int frames_at_once = 0) : frames_at_once_(frames_at_once) {
     grpc::ServerBuilder builder;
     int port = 0;
@@ -36,7 +39,13 @@ class FakeCore final : public link::v1::Link::Service {
     server_.reset();
   }
   const std::string& address() const { return address_; }
+  void SetAnswer(Answer answer) { answer_ = answer; }
   int attaches() const { return attaches_; }
+  int streams_ended() const { return streams_ended_; }
+  std::vector<uint64_t> greeted() {
+    std::lock_guard lock(mutex_);
+    return greeted_;
+  }
   int frames_sent() const { return frames_sent_; }
   std::vector<uint64_t> typing_seen() {
     std::lock_guard lock(mutex_);
@@ -47,6 +56,14 @@ class FakeCore final : public link::v1::Link::Service {
   // Welcomes, then so many frames with ascending numbers, then one for each event that comes.
   grpc::Status Attach(grpc::ServerContext*, grpc::ServerReaderWriter<CoreFrame, EdgeFrame>* stream) override {
     ++attaches_;
+    if (answer_ == Answer::kUnavailable) return grpc::Status(grpc::StatusCode::UNAVAILABLE, "no store");
+    EdgeFrame events;
+    if (answer_ == Answer::kSilent) {
+      while (stream->Read(&events)) {
+      }
+      ++streams_ended_;
+      return grpc::Status::CANCELLED;
+    }
     CoreFrame frame;
     frame.add_commands()->mutable_welcome()->set_core("fake");
     stream->Write(frame);
@@ -58,11 +75,17 @@ class FakeCore final : public link::v1::Link::Service {
       if (!stream->Write(frame)) return grpc::Status::CANCELLED;
       ++frames_sent_;
     }
-    EdgeFrame events;
     while (stream->Read(&events)) {
       std::lock_guard lock(mutex_);
-      for (const auto& event : events.events()) seen_.push_back(event.typing_started().connection());
+      for (const auto& event : events.events()) {
+        if (event.has_hello()) {
+          greeted_.push_back(event.hello().attach());
+        } else {
+          seen_.push_back(event.typing_started().connection());
+        }
+      }
     }
+    ++streams_ended_;
     return grpc::Status(grpc::StatusCode::UNAVAILABLE, "the core is stopping");
   }
   grpc::Status LookUpPresence(grpc::ServerContext*, const link::v1::LookUpPresenceRequest* request,
@@ -81,9 +104,10 @@ class FakeCore final : public link::v1::Link::Service {
   const int frames_at_once_;
   std::unique_ptr<grpc::Server> server_;
   std::string address_;
-  std::atomic<int> attaches_{0}, frames_sent_{0};
+  std::atomic<Answer> answer_{Answer::kWelcome};
+  std::atomic<int> attaches_{0}, frames_sent_{0}, streams_ended_{0};
   std::mutex mutex_;
-  std::vector<uint64_t> seen_;
+  std::vector<uint64_t> seen_, greeted_;
 };
 
 class CoreLinkTest : public testing::Test, protected CoreLinkHandler {
@@ -121,6 +145,8 @@ class CoreLinkTest : public testing::Test, protected CoreLinkHandler {
     }
   }
   void OnLinkDown(const absl::Status& why) override { downs_.push_back(why); }
+  void OnAskForStore(link::v1::Hello* hello) override { hello->set_attach(static_cast<uint64_t>(++asks_)); }
+  void OnLinkMoved() override { ++moves_; }
 
   void Type(uint64_t connection) {
     link_->AddEvent().mutable_typing_started()->set_connection(connection);
@@ -130,7 +156,7 @@ class CoreLinkTest : public testing::Test, protected CoreLinkHandler {
   asio::io_context io_;
   std::unique_ptr<CoreLink> link_;
   bool taking_ = true;
-  int ups_ = 0, welcomes_ = 0;
+  int ups_ = 0, welcomes_ = 0, asks_ = 0, moves_ = 0;
   std::vector<uint32_t> handles_;
   std::vector<absl::Status> downs_;
 };
@@ -237,6 +263,72 @@ TEST_F(CoreLinkTest, CallsAreAnsweredAndFailWithoutACore) {
   link_->ListPresence(10, "", std::chrono::seconds(10), [&](const auto& page) { failure = page.status(); });
   ASSERT_TRUE(RunUntil([&] { return failure.has_value(); }));
   EXPECT_EQ(failure->code(), absl::StatusCode::kUnavailable);
+}
+
+// ------------------------------------------------------------------------------------ a better core, beside the one there is
+
+TEST_F(CoreLinkTest, ABetterCoreTakesThePlaceOfTheFirstWhenItHasAnswered) {
+  FakeCore first, second;
+  Start({first.address(), second.address()});
+  ASSERT_TRUE(RunUntil([&] { return welcomes_ == 1; }));
+  link_->Seek();
+  link_->Seek();  // one round at a time
+  ASSERT_TRUE(RunUntil([&] { return welcomes_ == 2; }));
+  EXPECT_EQ(moves_, 1);
+  EXPECT_EQ(asks_, 1);
+  EXPECT_EQ(ups_, 1) << "it says its Hello by OnAskForStore";
+  Type(7);
+  EXPECT_TRUE(RunUntil([&] { return second.typing_seen() == std::vector<uint64_t>{7}; }));
+  EXPECT_EQ(second.greeted(), std::vector<uint64_t>{1});
+  EXPECT_TRUE(RunUntil([&] { return first.streams_ended() == 1; }));
+  EXPECT_TRUE(downs_.empty());
+  // From there it goes on as from any other.
+  second.Shutdown();
+  EXPECT_TRUE(RunUntil([&] { return welcomes_ == 3; }));
+  EXPECT_EQ(first.attaches(), 2);
+}
+
+TEST_F(CoreLinkTest, WhileNoCoreTakesItTheLinkIsAsItWas) {
+  FakeCore first, second, third, gone;
+  second.SetAnswer(FakeCore::Answer::kUnavailable);
+  third.SetAnswer(FakeCore::Answer::kSilent);
+  const std::string nobody = gone.address();
+  gone.Shutdown();
+  Start({first.address(), second.address(), third.address(), nobody});
+  ASSERT_TRUE(RunUntil([&] { return welcomes_ == 1; }));
+  for (int round = 1; round <= 2; ++round) {
+    // Of the round before the last core may still be about to fail.
+    ASSERT_TRUE(RunUntil([&] { return link_->Seek(), asks_ > 3 * (round - 1); }));
+    ASSERT_TRUE(
+        RunUntil([&] { return asks_ == 3 * round && second.attaches() == round && third.streams_ended() == round; }));
+    Type(static_cast<uint64_t>(round));
+    ASSERT_TRUE(RunUntil([&] { return first.typing_seen().size() == static_cast<size_t>(round); }));
+  }
+  EXPECT_EQ(first.attaches(), 1);
+  EXPECT_EQ(moves_, 0);
+  EXPECT_TRUE(downs_.empty());
+}
+
+TEST_F(CoreLinkTest, ALostLinkEndsTheSearch) {
+  FakeCore first, second;
+  Start({first.address(), second.address()});
+  ASSERT_TRUE(RunUntil([&] { return welcomes_ == 1; }));
+  second.SetAnswer(FakeCore::Answer::kSilent);
+  link_->Seek();
+  ASSERT_TRUE(RunUntil([&] { return second.attaches() == 1; }));
+  link_->Drop("silent");
+  second.SetAnswer(FakeCore::Answer::kWelcome);
+  ASSERT_TRUE(RunUntil([&] { return welcomes_ == 2 && second.streams_ended() == 1; }));
+  EXPECT_EQ(moves_, 0);
+}
+
+TEST_F(CoreLinkTest, StopsInTheMidstOfASearch) {
+  FakeCore first, second;
+  second.SetAnswer(FakeCore::Answer::kSilent);
+  Start({first.address(), second.address()});
+  ASSERT_TRUE(RunUntil([&] { return welcomes_ == 1; }));
+  link_->Seek();
+  ASSERT_TRUE(RunUntil([&] { return second.attaches() == 1; }));
 }
 
 }  // namespace

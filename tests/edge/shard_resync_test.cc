@@ -292,6 +292,42 @@ TEST_F(ShardResyncTest, AnUnknownCommandIsSkipped) {
   EXPECT_EQ(shard.counters().commands_unknown, 1u);
 }
 
+// --- a better core
+
+TEST_F(ShardResyncTest, AnotherCoreIsLookedForBesideTheLink) {
+  Attach();
+  Open(0, "alice");
+  Bind(0, "general", 1);
+  Forget();
+  link::v1::CoreCommand seek;
+  seek.mutable_seek_core();
+  shard.OnCommand(now(), seek);
+  EXPECT_EQ(output.seeks, 1);
+  link::v1::Hello asked, moved;
+  shard.AskForStore(&asked);
+  EXPECT_TRUE(asked.only_with_store());
+  EXPECT_EQ(asked.attach(), 2u);
+  EXPECT_EQ(asked.incarnation(), 77u);
+  // The first one has refused. All the while the link serves as before.
+  shard.AskForStore(&moved);
+  EXPECT_EQ(moved.attach(), 3u);
+  Subscribe(0, "random");
+  const auto joined = output.TakeEvents();
+  ASSERT_THAT(joined, SizeIs(1));
+  shard.OnLinkMoved(now());
+  EXPECT_FALSE(shard.link_live());
+  EXPECT_TRUE(shard.ready(now()));
+  Welcome();
+  const auto events = output.TakeEvents();
+  ASSERT_THAT(events, SizeIs(3)) << "no second Hello";
+  EXPECT_THAT(events[0].connection_declared().room_ids(), ElementsAre("general"));
+  EXPECT_EQ(events[1].sequence(), joined[0].sequence());
+  EXPECT_TRUE(events[1].has_room_joined());
+  EXPECT_TRUE(events[2].has_resync_done());
+  EXPECT_THAT(output.TakeClosed(), IsEmpty());
+  EXPECT_EQ(shard.counters().link_losses, 1u);
+}
+
 // --- readiness and isolation
 
 TEST_F(ShardResyncTest, AShardIsReadyWithACoreAndForAMomentAfter) {

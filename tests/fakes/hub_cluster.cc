@@ -25,13 +25,15 @@ bool IsTold(const CoreCommand& command) {
 }  // namespace
 
 HubCluster::HubCluster(size_t cores, HubOptions options) {
-  for (size_t i = 0; i < cores; ++i) {
-    options.incarnation = kCore + i;
-    options.core_name = "core-" + std::to_string(i);
-    nodes_.push_back(std::make_unique<Node>(*this, options));
-  }
+  for (size_t i = 0; i < cores; ++i) Add(options);
   Settle();
   Pass(std::chrono::seconds(1));
+}
+
+HubCluster::Node& HubCluster::Add(HubOptions options) {
+  options.incarnation = kCore + nodes_.size();
+  options.core_name = "core-" + std::to_string(nodes_.size());
+  return *nodes_.emplace_back(std::make_unique<Node>(*this, options));
 }
 
 StoreOptions HubCluster::StoreOptionsOf(uint64_t incarnation) const {

@@ -49,6 +49,7 @@ class HubCluster {
     // Since the last call; of links without what has to do with presence and acknowledgements.
     Lines Sent(uint64_t link) { return std::exchange(sent_[link], {}); }
     Lines Answers() { return std::exchange(answers_, {}); }
+    Lines Reports() { return std::exchange(reports_, {}); }
     Lines Ordered() { return std::exchange(ordered_, {}); }
     // "alice offline"
     Lines Changes() { return std::exchange(changes_, {}); }
@@ -78,7 +79,7 @@ class HubCluster {
       ordered_.push_back("drain " + std::to_string(window.count()) + "ms");
     }
     void SetLogLevel(link::v1::LogLevel level) override { ordered_.push_back("log level " + std::to_string(level)); }
-    void Report(std::string_view) override {}
+    void Report(std::string_view text) override { reports_.emplace_back(text); }
 
     void OnStoreUp(bool lost_state) override { hub_->OnStoreUp(cluster_.now_, lost_state); }
     void OnStoreDown(std::string_view) override { hub_->OnStoreDown(cluster_.now_); }
@@ -113,7 +114,7 @@ class HubCluster {
     std::map<uint64_t, Lines> sent_;
     link::v1::CoreCommand command_;
     uint64_t command_link_ = 0;
-    Lines answers_, ordered_, changes_, tapped_;
+    Lines answers_, ordered_, changes_, tapped_, reports_;
     std::vector<link::v1::ClusterReply> last_replies_;
     MemoryStore store_;
     std::unique_ptr<Hub> hub_;
@@ -121,6 +122,9 @@ class HubCluster {
 
   // All know each other when it begins.
   explicit HubCluster(size_t cores, HubOptions options = HubWorld::DefaultOptions());
+
+  // Another core; the others hear of it with Settle.
+  Node& Add(HubOptions options);
 
   Node& operator[](size_t core) { return *nodes_[core]; }
   // Hands out everything that is under way, until nothing is.

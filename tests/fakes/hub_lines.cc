@@ -91,6 +91,8 @@ std::string Describe(const CoreCommand& command) {
     case CoreCommand::kRoomMoved:
       return "moved " + number(command.room_moved().handle()) + At(command.room_moved()) +
              (command.room_moved().lost() ? " lost" : "");
+    case CoreCommand::kSeekCore:
+      return "seek core";
     case CoreCommand::COMMAND_NOT_SET:
       return "an empty command";
   }

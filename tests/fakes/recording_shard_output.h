@@ -52,6 +52,7 @@ class RecordingShardOutput : public ShardOutput {
   void CheckToken(uint32_t slot, std::string_view token) override { checks.emplace_back(slot, token); }
   void DrainEdge(std::chrono::milliseconds window) override { drains.push_back(window); }
   void SetLogLevel(link::v1::LogLevel level) override { log_levels.push_back(level); }
+  void SeekCore() override { ++seeks; }
   void Report(Severity severity, uint32_t slot, std::string_view what, std::string_view detail) override {
     reports.push_back({severity, slot, std::string(what), std::string(detail)});
   }
@@ -78,6 +79,7 @@ class RecordingShardOutput : public ShardOutput {
   std::vector<std::chrono::milliseconds> drains;
   std::vector<link::v1::LogLevel> log_levels;
   size_t send_calls = 0;
+  int seeks = 0;
 };
 
 }  // namespace presence::edge

@@ -142,6 +142,7 @@ class ShardWorld final : private edge::ShardOutput {
     checks_.emplace_back(slot, generations_[slot]);
   }
   void DrainEdge(std::chrono::milliseconds) override {}
+  void SeekCore() override {}
   void SetLogLevel(link::v1::LogLevel level) override {
     PRESENCE_CHECK(level >= link::v1::LOG_LEVEL_DEBUG && level <= link::v1::LOG_LEVEL_ERROR, "a level is a known one");
   }

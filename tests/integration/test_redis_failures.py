@@ -24,7 +24,8 @@ from world import World
 
 H = 2.0  # seconds
 ENTRY = 2 * H + 3  # what nobody refreshes in Redis ends after this
-CUT_OFF = H + 0.5 + 1  # then a core without Redis has sent its shards to the others
+CUT_OFF = H + 0.5 + 1  # then a core without Redis has told its shards to look for another one
+SEEK_EVERY = 5  # and so often again
 
 
 class LoggedRedis(Redis):
@@ -91,11 +92,11 @@ class Story(World):
         """Between the users of one edge."""
         typist, reader = [device for device in self.devices if device.choose is edge][:2]
         before = reader.typings
-        deadline = time.monotonic() + 5 * PATIENCE
-        while reader.typings == before:  # for a moment the edge may have no core
-            assert time.monotonic() < deadline, "typing is delivered among the edge's own users"
-            await typist.send(type="typing", channel_id="room0")
-            await asyncio.sleep(0.1)
+        await typist.send(type="typing", channel_id="room0")
+        await self.until(lambda: reader.typings > before, 5 * PATIENCE, "typing is delivered among the edge's own users")
+
+    def links_lost(self):
+        return sum(int(edge.metric("presence_edge_link_losses_total")) for edge in self.edges)
 
     # --- what must be so
 
@@ -161,6 +162,30 @@ def test_a_core_that_alone_loses_redis_sends_its_edges_to_another(how):
     run(story())
 
 
+def test_of_two_cores_without_redis_the_first_that_is_back_takes_the_edges_of_the_other():
+    async def story():
+        async with Story() as world:
+            links = world.each("presence_core_links")
+            lost = world.links_lost()
+            for relay in world.to_redis:
+                relay.cut()
+            await world.until(lambda: sum(world.each("presence_core_shards_sent_away_total")) >= sum(links), (CUT_OFF + 1) * PATIENCE,
+                              "all have been told to look")
+            assert world.each("presence_core_links") == links and world.links_lost() == lost, "and stay: there is nothing better"
+            lonely = max((0, 1), key=lambda i: links[i])
+            world.to_redis[1 - lonely].heal()
+            await world.becomes(1 - lonely, True, 5)
+            await world.until(lambda: world.each("presence_core_links") == ([0, sum(links)] if lonely == 0 else [sum(links), 0]),
+                              (2 + SEEK_EVERY + 1) * PATIENCE, "all have gone to the core that is back")
+            assert world.links_lost() == lost + links[lonely], "each by one step"
+            await world.messages_reach_everybody(2)
+            await asyncio.sleep(ENTRY + 15)  # a Redis that nobody has asked for a while expires nobody for 15 s
+            world.nobody_was_disturbed()
+            assert world.known() == set(world.user_names)
+            assert not await world.is_serving(lonely)
+    run(story())
+
+
 def test_a_subscription_that_is_dead_on_a_live_connection_is_noticed():
     async def story():
         async with Story() as world:
@@ -183,24 +208,23 @@ def test_a_subscription_that_is_dead_on_a_live_connection_is_noticed():
 def test_ten_seconds_of_silence():
     async def story():
         async with Story() as world:
-            links = sum(world.each("presence_core_links"))
+            links = world.each("presence_core_links")
+            lost = world.links_lost()
             world.redis.kill(signal.SIGSTOP)
             for core in (0, 1):
                 await world.becomes(core, False, 5)
-            # Each shard looks once for a core that has Redis, and stays when there is none.
-            await asyncio.sleep(CUT_OFF)
-            moved = sum(world.each("presence_core_shards_sent_away_total"))
-            assert links <= moved <= links * len(world.cores)
+            # Each shard looks for a core that has Redis, and stays where it is since there is none.
+            await world.until(lambda: sum(world.each("presence_core_shards_sent_away_total")) >= sum(links), CUT_OFF * PATIENCE,
+                              "all have been told to look")
             for edge in world.edges:
                 await world.typing_is_local(edge)
-            links = world.each("presence_core_links")
             busy = links.index(max(links))
             data, code = await world.broadcast(busy)
             assert code == grpc.StatusCode.UNAVAILABLE, "other cores have not heard it"
             await world.until(lambda: world.listeners(data) == 2 * links[busy], 5 * PATIENCE, "those of its own edges have")
             assert (await world.broadcast(1, request_id="once"))[1] == grpc.StatusCode.UNAVAILABLE
             await asyncio.sleep(4)
-            assert sum(world.each("presence_core_shards_sent_away_total")) == moved, "nobody is sent to and fro"
+            assert world.each("presence_core_links") == links and world.links_lost() == lost, "nobody is sent to and fro"
             world.redis.kill(signal.SIGCONT)
             for core in (0, 1):
                 await world.becomes(core, True, 5)

@@ -64,9 +64,8 @@ void ShardNode::Attach() {
 }
 
 void ShardNode::MoveTo(const std::shared_ptr<CoreProcess>& core, SimTime pause) {
-  const std::shared_ptr<SimLink> link = std::exchange(link_, nullptr);
-  link->edge_open = false;
-  world_.SendUp(link, {SimLink::Item::Kind::kEnd, ""});
+  GiveUpSeeking();
+  End(std::exchange(link_, nullptr));
   gathered_.Clear();
   shard_.OnLinkDown(edge_.Clocks());
   if (pause.count() == 0) return AttachTo(core);
@@ -84,7 +83,51 @@ void ShardNode::AttachTo(const std::shared_ptr<CoreProcess>& core) {
   shard_.OnLinkUp(edge_.Clocks());
 }
 
+void ShardNode::End(const std::shared_ptr<SimLink>& link) {
+  link->edge_open = false;
+  world_.SendUp(link, {SimLink::Item::Kind::kEnd, ""});
+}
+
+void ShardNode::SeekCore() {
+  if (candidate_ != nullptr) return;
+  to_ask_.clear();
+  for (const auto& node : world_.cores()) {
+    if (node.process != nullptr && node.process != link_->core) to_ask_.push_back(node.process);
+  }
+  world_.Trace("a shard seeks another core");
+  // Not from inside the shard.
+  world_.scheduler().AtProcess(world_.now(), edge_.shared_from_this(), [this] { AskNext(); });
+}
+
+void ShardNode::AskNext() {
+  if (to_ask_.empty() || candidate_ != nullptr) return;
+  candidate_ = world_.Connect(edge_.shared_from_this(), number_, to_ask_.back());
+  to_ask_.pop_back();
+  link::v1::EdgeFrame frame;
+  shard_.AskForStore(frame.add_events()->mutable_hello());
+  world_.SendUp(candidate_, {SimLink::Item::Kind::kFrame, frame.SerializeAsString()});
+  // As CoreLink does: one that says nothing is passed over.
+  world_.scheduler().AtProcess(world_.now() + seconds(2), edge_.shared_from_this(), [this, asked = candidate_] {
+    if (candidate_ != asked) return;
+    world_.SendUp(asked, {SimLink::Item::Kind::kEnd, ""});
+    OnLinkEnded(asked);
+  });
+}
+
+void ShardNode::GiveUpSeeking() {
+  to_ask_.clear();
+  if (candidate_ != nullptr) End(std::exchange(candidate_, nullptr));
+}
+
 void ShardNode::OnLinkFrame(const std::shared_ptr<SimLink>& link, const std::string& bytes) {
+  if (link == candidate_) {
+    world_.Trace("a shard has found a better core");
+    to_ask_.clear();
+    End(std::exchange(link_, std::exchange(candidate_, nullptr)));
+    gathered_.Clear();
+    ++attach_;
+    shard_.OnLinkMoved(edge_.Clocks());
+  }
   link::v1::CoreFrame frame;
   world_.Check(frame.ParseFromString(bytes), "a CoreFrame parses");
   for (const link::v1::CoreCommand& command : frame.commands()) {
@@ -130,6 +173,11 @@ Session* ShardNode::Find(uint64_t connection) const {
 
 void ShardNode::OnLinkEnded(const std::shared_ptr<SimLink>& link) {
   if (!std::exchange(link->edge_open, false)) return;
+  if (link == candidate_) {
+    candidate_ = nullptr;
+    return AskNext();
+  }
+  GiveUpSeeking();
   gathered_.Clear();
   link_ = nullptr;
   shard_.OnLinkDown(edge_.Clocks());

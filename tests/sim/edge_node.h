@@ -56,9 +56,14 @@ class ShardNode final : private edge::ShardOutput {
   void CheckToken(uint32_t slot, std::string_view token) override;
   void DrainEdge(std::chrono::milliseconds /*window*/) override {}
   void SetLogLevel(link::v1::LogLevel /*level*/) override {}
+  void SeekCore() override;
   void Report(Severity severity, uint32_t slot, std::string_view what, std::string_view detail) override;
 
   void AttachTo(const std::shared_ptr<CoreProcess>& core);
+  // The next core of a round that SeekCore has begun.
+  void AskNext();
+  void GiveUpSeeking();
+  void End(const std::shared_ptr<SimLink>& link);
   // The client's side of an order that is about to be carried out.
   void Foresee(const link::v1::CoreCommand& command);
   void ForeseeAnswer(uint64_t sequence, const link::v1::Refuse* refuse);
@@ -72,7 +77,9 @@ class ShardNode final : private edge::ShardOutput {
   const uint32_t number_;
   edge::Shard shard_;
   std::vector<Slot> slots_;
-  std::shared_ptr<SimLink> link_;  // null: none
+  std::shared_ptr<SimLink> link_;       // null: none
+  std::shared_ptr<SimLink> candidate_;  // to a core that is asked whether it takes the shard; null: none
+  std::vector<std::shared_ptr<CoreProcess>> to_ask_;
   uint64_t attach_ = 0;
   SimTime attached_at_{0};
   link::v1::EdgeFrame gathered_;
