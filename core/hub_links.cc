@@ -78,6 +78,9 @@ void Hub::State::OnLinkEvent(Now now, LinkId id, const EdgeEvent& event) {
 
 absl::Status Hub::State::OnEvent(Now now, Link& link, const EdgeEvent& event) {
   if (event.event_case() == EdgeEvent::kHello) return OnHello(now, link, event.hello());
+  if (const auto hello = std::exchange(link.offered, nullptr)) {
+    if (absl::Status status = TakeShard(now, link, *hello); !status.ok()) return status;
+  }
   if (link.phase == Link::Phase::kNew) return Broken("an event before Hello");
   const uint64_t sequence = event.sequence();
   if (IsSequenced(event.event_case())) {
@@ -120,16 +123,36 @@ absl::Status Hub::State::OnEvent(Now now, Link& link, const EdgeEvent& event) {
 }
 
 absl::Status Hub::State::OnHello(Now now, Link& link, const link::v1::Hello& hello) {
-  if (link.phase != Link::Phase::kNew) return Broken("Hello twice");
+  if (link.phase != Link::Phase::kNew || link.offered != nullptr) return Broken("Hello twice");
   if (hello.protocol() != kProtocol) return absl::FailedPreconditionError("only protocol 1 is spoken here");
   if (hello.incarnation() == 0 || hello.attach() == 0 || hello.shard() >= (1u << ConnectionId::kShardBits) ||
       hello.edge().size() > kEdgeNameBytesMax) {
     return Broken("Hello out of bounds");
   }
-  const ShardKey key{hello.incarnation(), hello.shard()};
   if (hello.only_with_store() && !HasStoreForOthers(now)) {
     return absl::UnavailableError("this core is without the store, or has it for a moment only");
   }
+  StartBaseline(now);
+  link.watermark = hello.presence_watermark();
+  if (link.watermark == 0) link.watermark = std::min(Watermark(), VersionBefore(now, kNeverAttachedMax));
+  // A shard that has no watermark takes this one, and must not take more than it will have been told.
+  const uint64_t watermark = hello.presence_watermark() == 0 ? link.watermark : Watermark();
+  if (hello.only_with_store()) {
+    // It may have found another core by the time of our Welcome, and have taken up a lower attach for good: nothing is changed before it
+    // goes on here.
+    link.offered = std::make_unique<link::v1::Hello>(hello);
+  } else if (absl::Status status = TakeShard(now, link, hello); !status.ok()) {
+    return status;
+  }
+  link::v1::Welcome& welcome = *links_.Command(link).mutable_welcome();
+  welcome.set_core(options_.core_name);
+  welcome.set_incarnation(options_.incarnation);
+  welcome.set_presence_watermark(watermark);
+  return absl::OkStatus();
+}
+
+absl::Status Hub::State::TakeShard(Now now, Link& link, const link::v1::Hello& hello) {
+  const ShardKey key{hello.incarnation(), hello.shard()};
   Shard* shard = connections_.FindShard(key);
   if (shard == nullptr) {
     shard = &connections_.AddShard(key);
@@ -148,16 +171,8 @@ absl::Status Hub::State::OnHello(Now now, Link& link, const link::v1::Hello& hel
   rooms_.ForgetHandles(shard->index);
   link.shard = shard;
   link.phase = Link::Phase::kResync;
-  StartBaseline(now);
-  link.watermark = hello.presence_watermark();
-  if (link.watermark == 0) link.watermark = std::min(Watermark(), VersionBefore(now, kNeverAttachedMax));
   link.passed_on = link.watermark;
   link.heard_from = recent_.watermark();
-  link::v1::Welcome& welcome = *links_.Command(link).mutable_welcome();
-  welcome.set_core(options_.core_name);
-  welcome.set_incarnation(options_.incarnation);
-  // A shard that has no watermark takes this one, and must not take more than it will have been told.
-  welcome.set_presence_watermark(hello.presence_watermark() == 0 ? link.watermark : Watermark());
   return absl::OkStatus();
 }
 

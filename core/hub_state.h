@@ -125,6 +125,8 @@ class Hub::State {
   // --- hub_links.cc
   absl::Status OnEvent(Now now, Link& link, const link::v1::EdgeEvent& event);
   absl::Status OnHello(Now now, Link& link, const link::v1::Hello& hello);
+  // From now on the shard is here, by this attach.
+  absl::Status TakeShard(Now now, Link& link, const link::v1::Hello& hello);
   absl::Status OnDeclared(Now now, Link& link, const link::v1::ConnectionDeclared& declared);
   absl::Status OnResyncDone(Now now, Link& link);
   absl::Status OnOpened(Now now, Link& link, uint64_t sequence, const link::v1::ConnectionOpened& opened);

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <memory>
 #include <set>
 #include <vector>
 
@@ -24,12 +25,13 @@ struct Link {
 
   LinkId id;
   Phase phase = Phase::kNew;
-  Shard* shard = nullptr;       // since Hello
-  SteadyTime last_event;        // by arrival
-  SteadyTime last_command;      // seen at ticks
-  bool spoken = false;          // since the last tick
-  uint64_t last_sequence = 0;   // of the shard's events; applied, but for those in `awaiting`
-  uint64_t first_sequence = 0;  // the first of them on this link
+  std::unique_ptr<link::v1::Hello> offered;  // kNew: welcomed, but only looking; the shard comes with its next event
+  Shard* shard = nullptr;                    // since Hello
+  SteadyTime last_event;                     // by arrival
+  SteadyTime last_command;                   // seen at ticks
+  bool spoken = false;                       // since the last tick
+  uint64_t last_sequence = 0;                // of the shard's events; applied, but for those in `awaiting`
+  uint64_t first_sequence = 0;               // the first of them on this link
   uint64_t acknowledged = 0;
   std::set<uint64_t> joins_waiting;            // sequences of joins that wait for a right: not acknowledged
   std::deque<PresenceLedger::Await> awaiting;  // by sequence; bounded by HubOptions::awaiting_max

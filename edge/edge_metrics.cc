@@ -199,4 +199,15 @@ void RegisterMetrics(EdgeContext& context, std::span<const std::unique_ptr<Shard
   page.AddProcessMetrics();
 }
 
+Health HealthOf(const EdgeContext& context) {
+  Health health{.ready = true, .why_not = {}, .active_connections = 0};
+  for (const auto& stats : context.stats) {
+    health.active_connections += stats->connections.Value();
+    if (stats->ready.Value() == 0) health = {false, "no core is attached", health.active_connections};
+  }
+  if (!context.keys.Ready()) health = {false, "there are no keys to verify tokens with", health.active_connections};
+  if (context.draining.load(std::memory_order_relaxed)) health = {false, "draining", health.active_connections};
+  return health;
+}
+
 }  // namespace presence::edge

@@ -52,4 +52,12 @@ SocketLoopOptions SocketOptionsOf(const EdgeContext& context, uint16_t port) {
   return options;
 }
 
+CoreLinkOptions LinkOptionsOf(const EdgeContext& context, uint32_t shard) {
+  CoreLinkOptions options;
+  options.addresses = context.config.core_link;
+  options.start = context.incarnation + shard;
+  options.credentials = context.link;
+  return options;
+}
+
 }  // namespace presence::edge

@@ -7,8 +7,11 @@
 #include <cstdint>
 
 #include "common/metrics.h"
+#include "common/time.h"
 
 namespace presence::edge {
+
+class Shard;
 
 struct ShardStats {
   Gauge ready;        // 1: a core is attached, or was until a moment ago, and the edge is not draining
@@ -31,5 +34,8 @@ struct ShardStats {
   LatencyHistogram handshake_seconds;  // deciding about one upgrade, signature included
   LatencyHistogram rest_seconds;       // from a whole request to its answer
 };
+
+// What the shard has counted, and how it stands.
+void Publish(const Shard& shard, Now now, ShardStats& stats);
 
 }  // namespace presence::edge

@@ -6,10 +6,11 @@
 #include <thread>
 #include <utility>
 
-#include "common/connection_id.h"
 #include "common/log.h"
 #include "edge/client_addresses.h"
+#include "edge/client_log.h"
 #include "edge/client_protocol.h"
+#include "edge/edge_metrics.h"
 #include "edge/rest.h"
 #include "edge/shard.h"
 #include "edge/shard_door.h"
@@ -53,16 +54,7 @@ log::Level LevelOf(link::v1::LogLevel level) {
   }
 }
 
-// One budget for each kind of line that clients cause, over all shards. In front of it each connection has one of its own, so that
-// nobody can use up what the others need.
-log::LineLimit connection_lines("connections");
-log::LineLimit request_lines("subscriptions and heartbeats");
-log::LineLimit timeout_lines("heartbeat timeouts");
-log::LineLimit input_lines("invalid input");
 log::LineLimit refused_link_lines("links that the core refuses", 1, 3);
-
-constexpr uint8_t kLinesPerConnection = 10;  // in kLinePeriod
-constexpr auto kLinePeriod = std::chrono::seconds(10);
 
 class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, CoreLinkHandler {
  public:
@@ -71,13 +63,14 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
         index_(index),
         stats_(*context.stats[index]),
         clients_(context.proxies, context.addresses, stats_),
+        log_(context.incarnation, index),
         shard_(ShardOptionsOf(context, index), *this),
         door_({.context = context,
                .stats = stats_,
                .clients = clients_,
                .io = io_,
                .ready = [this](Now now) { return shard_.ready(now); }}),
-        link_(io_, LinkOptions(), *this),
+        link_(io_, LinkOptionsOf(context, index), *this),
         rest_(RestSources(), context.gate, context.logout_tokens, link_),
         tick_(io_),
         drain_poll_(io_) {}
@@ -170,8 +163,7 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
 
   void OnOpen(SocketId socket) override {
     const std::optional<Identity> identity = door_.TakeAdmitted(socket);
-    if (open_.size() <= socket.slot) open_.resize(socket.slot + 1);
-    open_[socket.slot] = {.generation = socket.generation, .lines_since = {}, .lines = 0};
+    log_.Open(socket);
     if (!identity.has_value()) {
       sockets_->LimitMessages(socket, kAuthFrameBytesMax);
       return shard_.OnUnprovenOpened(ReadClocks(), socket.slot, socket.generation);
@@ -182,10 +174,7 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
   // A user is there.
   void Welcome(SocketId socket) {
     stats_.connections_total.Add();
-    if (connection_lines.Admit(log::Level::kInfo)) {
-      log::Info("User {} ({}) connected with connection {}", Escaped(shard_.username(socket.slot)),
-                Escaped(shard_.user_id(socket.slot)), NameOf(socket.slot));
-    }
+    log_.Connected(socket.slot, shard_.username(socket.slot), shard_.user_id(socket.slot));
   }
   void OnText(SocketId socket, std::string_view text) override {
     shard_.OnClientText(ReadClocks(), socket.slot, text);
@@ -197,8 +186,7 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
     }
   }
   void OnTokenJudged(Now now, SocketId socket, const TokenCheck& check) {
-    const bool present = socket.slot < open_.size() && open_[socket.slot].generation == socket.generation;
-    const bool was_unproven = present && shard_.user_id(socket.slot).empty();
+    const bool was_unproven = log_.IsOpen(socket) && shard_.user_id(socket.slot).empty();
     shard_.OnTokenChecked(now, socket.slot, socket.generation, check);
     if (!was_unproven || shard_.user_id(socket.slot).empty()) return;
     sockets_->LimitMessages(socket, context_.config.message_bytes_max);
@@ -207,15 +195,9 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
   void OnBytes(SocketId socket, size_t bytes) override { shard_.OnBytesReceived(ReadClocks(), socket.slot, bytes); }
   void OnControlFrame(SocketId socket) override { shard_.OnControlFrame(ReadClocks(), socket.slot); }
   void OnClosed(SocketId socket, uint16_t code) override {
-    const bool proven = !shard_.user_id(socket.slot).empty();
-    if (proven && connection_lines.Admit(log::Level::kWarning)) {
-      log::Warning("User {} ({}) disconnected, connection {}, code {}", Escaped(shard_.username(socket.slot)),
-                   Escaped(shard_.user_id(socket.slot)), NameOf(socket.slot), code);
-    }
-    const bool broke_protocol = code == 1002 || code == 1003 || code == 1007 || code == 1009;
-    if (broke_protocol && input_lines.Admit(log::Level::kError)) {
-      log::Error("Connection {} broke the protocol, closed with {}", NameOf(socket.slot), code);
-    }
+    const std::string_view user_id = shard_.user_id(socket.slot);
+    if (!user_id.empty()) log_.Disconnected(socket.slot, shard_.username(socket.slot), user_id, code);
+    log_.Closed(socket.slot, code);
     shard_.OnConnectionClosed(ReadClocks(), socket.slot);
   }
   void OnTurnEnd() override { link_.Flush(); }
@@ -227,10 +209,10 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
     sockets_->Send(slots, frame, policy);
   }
   void Close(uint32_t slot, uint16_t code, std::string_view reason) override {
-    sockets_->Close(SocketId{slot, open_[slot].generation}, code, reason);
+    sockets_->Close(log_.SocketOf(slot), code, reason);
   }
   void CheckToken(uint32_t slot, std::string_view token) override {
-    token_to_check_ = {SocketId{slot, open_[slot].generation}, std::string(token)};
+    token_to_check_ = {log_.SocketOf(slot), std::string(token)};
   }
   void SeekCore() override {
     asio::post(io_, [this] { link_.Seek(); });  // it asks the shard what to say: not from inside
@@ -243,26 +225,7 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
     if (is_news) log::Write(std::max(wanted, log::Level::kInfo), fmt::format("Log level {}", log::LevelName(wanted)));
   }
   void Report(Severity severity, uint32_t slot, std::string_view what, std::string_view detail) override {
-    const auto level = severity == Severity::kInfo      ? log::Level::kInfo
-                       : severity == Severity::kWarning ? log::Level::kWarning
-                                                        : log::Level::kError;
-    log::LineLimit& limit = severity == Severity::kInfo      ? request_lines
-                            : severity == Severity::kWarning ? timeout_lines
-                                                             : input_lines;
-    if (!log::Enabled(level) || !OneMoreLineOf(slot) || !limit.Admit(level)) return;
-    log::Write(level,
-               fmt::format(fmt::runtime(fmt::string_view(what.data(), what.size())),
-                           fmt::arg("connection", NameOf(slot)), fmt::arg("detail", Escaped(RedactToken(detail)))));
-  }
-
-  bool OneMoreLineOf(uint32_t slot) {
-    Open& open = open_[slot];
-    const auto now = std::chrono::steady_clock::now();
-    if (now - open.lines_since > kLinePeriod) {
-      open.lines_since = now;
-      open.lines = 0;
-    }
-    return open.lines < kLinesPerConnection && ++open.lines > 0;
+    log_.Report(severity, slot, what, detail);
   }
 
   // --- CoreLinkHandler
@@ -353,43 +316,12 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
       const Now now = ReadClocks();
       shard_.OnTick(now);
       link_.Flush();
-      Publish(now);
+      Publish(shard_, now, stats_);
     });
     tick_.expires_after(kTick);
     tick_.async_wait([this](std::error_code error) {
       if (!error && !stopping_) Tick();
     });
-  }
-
-  void Publish(Now now) {
-    const ShardCounters& c = shard_.counters();
-    stats_.ready.Set(shard_.ready(now));
-    stats_.link_live.Set(shard_.link_live());
-    stats_.connections.Set(shard_.connections());
-    stats_.rooms.Set(shard_.rooms());
-    stats_.events_held.Set(shard_.events_held());
-    stats_.messages_received.Set(c.messages_received);
-    stats_.messages_sent.Set(c.messages_sent);
-    stats_.deliveries.Set(c.deliveries);
-    stats_.errors.Set(c.errors);
-    stats_.heartbeat_timeouts.Set(c.heartbeat_timeouts);
-    stats_.late_commands.Set(c.late_commands);
-    stats_.events_refused.Set(c.events_refused);
-    stats_.presence_coalesced.Set(c.presence_coalesced);
-    stats_.room_duplicates.Set(c.room_duplicates);
-    stats_.gaps.Set(c.gaps);
-    stats_.link_losses.Set(c.link_losses);
-    stats_.resyncs.Set(c.resyncs);
-    stats_.tokens_renewed.Set(c.tokens_renewed);
-    stats_.tokens_refused.Set(c.tokens_refused);
-    stats_.expired_closes.Set(c.expired_closes);
-    stats_.unproven_closes.Set(c.unproven_closes);
-    stats_.unproven_refused.Set(c.unproven_refused);
-    stats_.frames_over_frames.Set(c.frames_over_frames);
-    stats_.frames_over_bytes.Set(c.frames_over_bytes);
-    stats_.rate_closes.Set(c.rate_closes);
-    stats_.rooms_over_limit.Set(c.rooms_over_limit);
-    stats_.sent_away.Set(c.sent_away);
   }
 
   void AwaitDrained(SteadyTime deadline, std::function<void()> done) {
@@ -410,14 +342,6 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
     drain_poll_.async_wait([this](std::error_code) { AwaitLinkStopped(); });
   }
 
-  CoreLinkOptions LinkOptions() const {
-    CoreLinkOptions options;
-    options.addresses = context_.config.core_link;
-    options.start = context_.incarnation + index_;
-    options.credentials = context_.link;
-    return options;
-  }
-
   Rest::Sources RestSources() {
     return {.service_name = context_.config.service_name,
             .health = [this] { return HealthOf(context_); },
@@ -429,25 +353,11 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
                 }};
   }
 
-  static Health HealthOf(const EdgeContext& context) {
-    Health health{.ready = true, .why_not = {}, .active_connections = 0};
-    for (const auto& stats : context.stats) {
-      health.active_connections += stats->connections.Value();
-      if (stats->ready.Value() == 0) health = {false, "no core is attached", health.active_connections};
-    }
-    if (!context.keys.Ready()) health = {false, "there are no keys to verify tokens with", health.active_connections};
-    if (context.draining.load(std::memory_order_relaxed)) health = {false, "draining", health.active_connections};
-    return health;
-  }
-
-  std::string NameOf(uint32_t slot) const {
-    return ConnectionName(context_.incarnation, ConnectionId{index_, slot, open_[slot].generation}.Pack());
-  }
-
   EdgeContext& context_;
   const uint32_t index_;
   ShardStats& stats_;
   ClientAddresses clients_;
+  ClientLog log_;
 
   asio::io_context io_{1};
   Shard shard_;
@@ -460,13 +370,6 @@ class WiredShard final : public ShardThread, SocketLoopHandler, ShardOutput, Cor
   bool ending_ = false;    // the process is told to end
   bool stopping_ = false;  // the loop is about to
 
-  // What the log and the calls to the sockets need of the open connection in each slot.
-  struct Open {
-    uint32_t generation = 0;
-    SteadyTime lines_since;
-    uint8_t lines = 0;  // written since then
-  };
-  std::vector<Open> open_;
   struct TokenToCheck {
     SocketId socket;
     std::string token;

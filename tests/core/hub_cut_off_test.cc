@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/hub.h"
+#include "tests/fakes/hub_cluster.h"
 #include "tests/fakes/hub_world.h"
 
 namespace presence::core {
@@ -389,6 +390,43 @@ TEST_F(HubCutOff, JudgesNobodyRightAfterAStall) {
   PassAlive(seconds(3));
   EXPECT_THAT(Seeks(), Each(0u));
   EXPECT_EQ(links(), 3u);
+}
+
+// Its Welcome may come too late: then the shard has stayed, or gone elsewhere, and has a lower attach there.
+TEST(HubCutOffOffer, IsNothingUntilTheShardGoesOn) {
+  HubCluster cluster(2);
+  HubCluster::Node &one = cluster[0], &two = cluster[1];
+  cluster.Pass(seconds(20));
+  two.Attach(1, 1, {Declared(kPhone, "alice")});
+  two.LoseLink(1);
+  one.Attach(2, 2, {Declared(kPhone, "alice")});
+  cluster.Pass(seconds(1));
+  two.OpenLink(3);
+  two.Say(3, HelloForTheStore(3, kEdge));
+  EXPECT_EQ(two.hub().sizes().shards, 0u);
+  two.LoseLink(3);
+  two.Changes();
+  cluster.Pass(seconds(60));
+  EXPECT_THAT(two.Changes(), IsEmpty());
+  EXPECT_EQ(one.hub().sizes().connections, 1u);
+  two.OpenLink(4);
+  two.Say(4, HelloForTheStore(4, kEdge));
+  two.Say(4, Declared(kPhone, "alice"));
+  EXPECT_EQ(two.hub().sizes().connections, 1u);
+  two.Say(4, ResyncDone());
+  EXPECT_EQ(one.hub().sizes().connections, 0u);
+}
+
+TEST_F(HubCutOff, AnOfferIsFencedWhenItIsTakenUp) {
+  PassAlive(seconds(3));
+  for (const uint64_t link : {4, 5}) {
+    world.OpenLink(link);
+    world.Say(link, HelloForTheStore(link, 0xe7));
+  }
+  world.Say(5, ResyncDone());
+  world.Forget();
+  world.Say(4, ResyncDone());
+  EXPECT_THAT(world.Sent(4), ElementsAre("closed FAILED_PRECONDITION"));
 }
 
 // ------------------------------------------------------------------------- what is left of lost shards is bounded, too
