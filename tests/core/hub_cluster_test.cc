@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "core/hub.h"
+#include "tests/core/cluster_requests.h"
 #include "tests/fakes/hub_world.h"
 
 namespace presence::core {
@@ -20,11 +21,6 @@ using testing::StartsWith;
 
 const uint64_t kPhone = ConnectionOf(7), kLaptop = ConnectionOf(8);
 
-ClusterRequest Rooms() {
-  ClusterRequest request;
-  request.mutable_rooms()->set_limit(10);
-  return request;
-}
 ClusterRequest State() {
   ClusterRequest request;
   request.mutable_state();

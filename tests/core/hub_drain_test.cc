@@ -3,14 +3,13 @@
 #include <gtest/gtest.h>
 
 #include "core/hub.h"
+#include "tests/core/cluster_requests.h"
 #include "tests/fakes/hub_cluster.h"
 #include "tests/fakes/hub_world.h"
 
 namespace presence::core {
 namespace {
 
-using link::v1::ClusterRequest;
-using link::v1::EdgeEvent;
 using link::v1::STATUS_AWAY;
 using link::v1::STATUS_OFFLINE;
 using std::chrono::milliseconds;
@@ -190,26 +189,6 @@ TEST(HubDrainAcrossCores, WhoIsBackAwayIsNotShownOnlineUntilTheTimeIsOver) {
 
 // ------------------------------------------------------------- who is sent out for good is not expected back
 
-ClusterRequest Disconnect(std::string_view user) {
-  ClusterRequest request;
-  request.mutable_disconnect()->set_user_id(std::string(user));
-  request.mutable_disconnect()->set_code(1008);
-  return request;
-}
-ClusterRequest LogOut(std::string_view user, std::string_view session, int64_t at_s) {
-  ClusterRequest request;
-  request.mutable_end_sessions()->set_user_id(std::string(user));
-  request.mutable_end_sessions()->set_session_id(std::string(session));
-  request.mutable_end_sessions()->set_logged_out_at_ms(at_s * 1000);
-  return request;
-}
-EdgeEvent WithSession(EdgeEvent declared, std::string_view session) {
-  link::v1::TokenOrigin& token = *declared.mutable_connection_declared()->mutable_token();
-  token.set_session_id(std::string(session));
-  token.set_issued_at_ms(900'000);
-  return declared;
-}
-
 // On the first core an edge that sends its clients away: alice's phone and laptop, of two sessions, and bob's tablet.
 struct HubExpected : testing::Test {
   HubCluster cluster{2};
@@ -217,7 +196,7 @@ struct HubExpected : testing::Test {
   HubExpected() {
     cluster.Pass(seconds(20));  // a young store expires nobody
     one.Attach(1, 1,
-               {WithSession(Declared(kPhone, "alice"), "s1"), WithSession(Declared(kLaptop, "alice"), "s2"),
+               {WithToken(Declared(kPhone, "alice"), "s1", 900), WithToken(Declared(kLaptop, "alice"), "s2", 900),
                 Declared(kTablet, "bob")});
     one.Say(1, Closed(1, kPhone, "alice", 20'000));
     one.Say(1, Closed(2, kLaptop, "alice", 20'000));
@@ -237,19 +216,19 @@ TEST_F(HubExpected, WhoIsDisconnectedIsOfflineAtOnce) {
 }
 
 TEST_F(HubExpected, WhoIsLoggedOutIsOfflineAtOnce) {
-  two.Ask(80, LogOut("alice", "", 950));
+  two.Ask(80, EndSessions("alice", "", 950));
   EXPECT_THAT(two.Changes(), ElementsAre("alice offline"));
 }
 
 TEST_F(HubExpected, OneSessionEndsAndTheOtherIsStillExpected) {
-  two.Ask(80, LogOut("alice", "s1", 950));
+  two.Ask(80, EndSessions("alice", "s1", 950));
   EXPECT_THAT(two.Changes(), IsEmpty());
-  two.Ask(81, LogOut("", "s2", 950));
+  two.Ask(81, EndSessions("", "s2", 950));
   EXPECT_THAT(two.Changes(), ElementsAre("alice offline"));
 }
 
 TEST_F(HubExpected, ATokenOfAfterTheLogoutIsNotConcerned) {
-  two.Ask(80, LogOut("alice", "", 899));
+  two.Ask(80, EndSessions("alice", "", 899));
   EXPECT_THAT(two.Changes(), IsEmpty());
 }
 

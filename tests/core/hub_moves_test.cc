@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/hub.h"
+#include "tests/core/cluster_requests.h"
 #include "tests/fakes/hub_cluster.h"
 #include "tests/fakes/hub_world.h"
 
@@ -24,25 +25,6 @@ using testing::IsSupersetOf;
 using testing::StartsWith;
 
 const uint64_t kPhone = ConnectionOf(7), kLaptop = ConnectionOf(8), kTablet = ConnectionOf(9);
-
-ClusterRequest Rooms() {
-  ClusterRequest request;
-  request.mutable_rooms()->set_limit(10);
-  return request;
-}
-ClusterRequest MakeAway(std::string_view user) {
-  ClusterRequest request;
-  request.mutable_status()->set_user_id(std::string(user));
-  request.mutable_status()->set_status(STATUS_AWAY);
-  return request;
-}
-ClusterRequest Disconnect(std::string_view user) {
-  ClusterRequest request;
-  request.mutable_disconnect()->set_user_id(std::string(user));
-  request.mutable_disconnect()->set_code(1008);
-  request.mutable_disconnect()->set_reason("bye");
-  return request;
-}
 
 // ------------------------------------------------------------------------------------------------------ over two cores
 
@@ -85,7 +67,7 @@ TEST_F(HubMoves, StaysWhereItWasUntilTheOtherCoreHasAllOfIt) {
 
 TEST_F(HubMoves, OrdersAreForItsNewCoreAlone) {
   Move();
-  one.Ask(80, MakeAway("alice"));
+  one.Ask(80, SetStatus("alice", STATUS_AWAY));
   two.Say(3, StatusSet(1, kPhone, STATUS_AWAY));
   two.Say(2, StatusSet(1, kTablet, STATUS_AWAY));
   EXPECT_THAT(one.Answers(), ElementsAre("80 OK c0:0 c1:2"));

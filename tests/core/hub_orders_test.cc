@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "core/hub.h"
+#include "tests/core/cluster_requests.h"
 #include "tests/fakes/hub_cluster.h"
 #include "tests/fakes/hub_world.h"
 
@@ -20,13 +21,6 @@ using testing::IsEmpty;
 
 const uint64_t kPhone = ConnectionOf(7), kLaptop = ConnectionOf(8), kTablet = ConnectionOf(9);
 
-ClusterRequest Disconnect(std::string_view user) {
-  ClusterRequest request;
-  request.mutable_disconnect()->set_user_id(std::string(user));
-  request.mutable_disconnect()->set_code(1008);
-  request.mutable_disconnect()->set_reason("bye");
-  return request;
-}
 ClusterRequest DisconnectOne(uint64_t edge, uint64_t connection) {
   ClusterRequest request;
   request.mutable_disconnect()->mutable_connection()->set_incarnation(edge);
@@ -39,12 +33,6 @@ ClusterRequest Unsubscribe(std::string_view user, std::string_view room) {
   ClusterRequest request;
   request.mutable_unsubscribe()->set_user_id(std::string(user));
   request.mutable_unsubscribe()->set_room_id(std::string(room));
-  return request;
-}
-ClusterRequest SetStatus(std::string_view user, Status status) {
-  ClusterRequest request;
-  request.mutable_status()->set_user_id(std::string(user));
-  request.mutable_status()->set_status(status);
   return request;
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/hub.h"
+#include "tests/core/cluster_requests.h"
 #include "tests/fakes/hub_cluster.h"
 #include "tests/fakes/hub_world.h"
 
@@ -30,29 +31,11 @@ using Outcome = WriteResult::Outcome;
 
 const uint64_t kPhone = ConnectionOf(7), kLaptop = ConnectionOf(8), kTablet = ConnectionOf(9);
 
-EdgeEvent WithToken(EdgeEvent event, std::string_view session, int64_t issued_at_s) {
-  link::v1::TokenOrigin& token = event.has_connection_opened() ? *event.mutable_connection_opened()->mutable_token()
-                                 : event.has_connection_declared()
-                                     ? *event.mutable_connection_declared()->mutable_token()
-                                     : *event.mutable_token_renewed()->mutable_token();
-  token.set_session_id(std::string(session));
-  token.set_issued_at_ms(issued_at_s * 1000);
-  return event;
-}
-
 EdgeEvent Renewed(uint64_t sequence, uint64_t connection, std::string_view session, int64_t issued_at_s) {
   EdgeEvent event;
   event.set_sequence(sequence);
   event.mutable_token_renewed()->set_connection(connection);
   return WithToken(event, session, issued_at_s);
-}
-
-ClusterRequest EndSessions(std::string_view user, std::string_view session, int64_t at_s) {
-  ClusterRequest request;
-  request.mutable_end_sessions()->set_user_id(std::string(user));
-  request.mutable_end_sessions()->set_session_id(std::string(session));
-  request.mutable_end_sessions()->set_logged_out_at_ms(at_s * 1000);
-  return request;
 }
 
 std::vector<std::string> Closes(HubWorld::Lines lines) {
