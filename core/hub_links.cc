@@ -141,6 +141,7 @@ absl::Status Hub::State::OnHello(Now now, Link& link, const link::v1::Hello& hel
     // It may have found another core by the time of our Welcome, and have taken up a lower attach for good: nothing is changed before it
     // goes on here.
     link.offered = std::make_unique<link::v1::Hello>(hello);
+    link.was_offered = true;
   } else if (absl::Status status = TakeShard(now, link, hello); !status.ok()) {
     return status;
   }
@@ -247,8 +248,8 @@ absl::Status Hub::State::OnResyncDone(Now now, Link& link) {
     const ConnectionIndex index = shard.InSlot(slot);
     if (index != kNoConnection && connections_[index].attach != shard.attach) CloseConnection(now, shard, index, 0);
   }
-  if (shard.connections != 0)
-    link.missed.since = link.watermark;  // else there is nobody who could have missed anything
+  // A shard without connections has nobody who could have missed anything, but for those who came since our offer.
+  if (shard.connections != 0 || link.was_offered) link.missed.since = link.watermark;
   if (ledger_.store_up()) ReadMissed();
   ResumeRooms(now, link);
   TellAttached();

@@ -26,6 +26,7 @@ struct Link {
   LinkId id;
   Phase phase = Phase::kNew;
   std::unique_ptr<link::v1::Hello> offered;  // kNew: welcomed, but only looking; the shard comes with its next event
+  bool was_offered = false;                  // until then it was told of no presence
   Shard* shard = nullptr;                    // since Hello
   SteadyTime last_event;                     // by arrival
   SteadyTime last_command;                   // seen at ticks
