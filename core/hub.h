@@ -100,8 +100,9 @@ struct HubOptions {
   // it was lost: H + 2 s are left for waiting, for the spread, and for half a second in which a shard is attached elsewhere and declared.
   std::chrono::milliseconds isolation_max{2500};
   std::chrono::milliseconds isolation_spread{1000};
-  // Each is told again after so long: one that could take it may just have been refused for lack of store_settled.
-  std::chrono::milliseconds seek_every{1000};
+  // Each is told again after so long, at first: a core that could take it may just be lacking store_settled; and later. A store that is
+  // back at one core expires nobody for 15 s: those are two rounds more.
+  std::chrono::milliseconds seek_first{1000}, seek_every{5000};
   // A core takes such a shard when it has had the store for so long: one that comes back to all at about the same time moves nobody.
   std::chrono::milliseconds store_settled{2000};
   std::chrono::milliseconds loopback_max{500};      // a publication not heard back by then is delivered locally

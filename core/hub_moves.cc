@@ -125,7 +125,9 @@ void Hub::State::SendShardsAway(Now now) {
     if (link.phase != Link::Phase::kLive) continue;
     const auto wait = std::chrono::duration_cast<SteadyTime::duration>(options_.isolation_spread * FractionOf(id));
     if (now.steady < std::max(*since + options_.isolation_max + wait, link.seek_again_at)) continue;
-    link.seek_again_at = now.steady + options_.seek_every;
+    // The longer, the less often: all may be without the store.
+    const auto pause = now.steady - (*since + options_.isolation_max);
+    link.seek_again_at = now.steady + std::clamp<SteadyTime::duration>(pause, options_.seek_first, options_.seek_every);
     ++counters_.shards_sent_away;
     links_.Command(link).mutable_seek_core();
   }

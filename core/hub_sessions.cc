@@ -141,11 +141,11 @@ void Hub::State::FindLoggedOut(const link::v1::EndSessionsOrder& order, std::vec
 }
 
 void Hub::State::EndExpected(const ClusterRequest& order) {
-  std::vector<ConnectionIndex> ended;
+  std::vector<ConnectionTable::Ref> ended;
   const auto expected = [&](ConnectionIndex first, ConnectionIndex Connection::*next) {
     for (; first != kNoConnection; first = connections_[first].*next) {
       if (order.has_disconnect() || IsVoid(connections_[first], order.end_sessions().logged_out_at_ms())) {
-        ended.push_back(first);
+        ended.push_back(connections_.records().RefTo(first));
       }
     }
   };
@@ -157,7 +157,10 @@ void Hub::State::EndExpected(const ClusterRequest& order) {
         connections_.FindUser(order.has_disconnect() ? order.disconnect().user_id() : order.end_sessions().user_id());
     if (user != nullptr) expected(user->first_expected, &Connection::next_of_user);
   }
-  for (const ConnectionIndex index : ended) ledger_.EndExpected(index);
+  // To note the end of one may cost the oldest of what is remembered, perhaps the next of these.
+  for (const ConnectionTable::Ref ref : ended) {
+    if (connections_.records().Holds(ref) && connections_[ref.index].expected()) ledger_.EndExpected(ref.index);
+  }
 }
 
 void Hub::State::ForEachLoggedOut(std::string_view user_id, std::string_view session_id,

@@ -27,7 +27,7 @@ struct Link {
   Phase phase = Phase::kNew;
   std::unique_ptr<link::v1::Hello> offered;  // kNew: welcomed, but only looking; the shard comes with its next event
   bool was_offered = false;                  // until then it was told of no presence
-  Shard* shard = nullptr;                    // since Hello
+  Shard* shard = nullptr;                    // since Hello, or since the event behind an offer
   SteadyTime last_event;                     // by arrival
   SteadyTime last_command;                   // seen at ticks
   bool spoken = false;                       // since the last tick
@@ -37,9 +37,10 @@ struct Link {
   std::set<uint64_t> joins_waiting;            // sequences of joins that wait for a right: not acknowledged
   std::deque<PresenceLedger::Await> awaiting;  // by sequence; bounded by HubOptions::awaiting_max
   std::vector<ConnectionTable::Ref>
-      missing;              // entries that the store does not have; re-asserted when the link proves alive
-  uint64_t watermark = 0;   // of presence, as the shard said in Hello, or was told in Welcome
-  uint64_t heard_from = 0;  // of presence, here, at Hello: what is newer and delivered went to this link, too
+      missing;             // entries that the store does not have; re-asserted when the link proves alive
+  uint64_t watermark = 0;  // of presence, as the shard said in Hello, or was told in Welcome
+  uint64_t heard_from =
+      0;  // of presence, here, when the shard came: what is newer and delivered went to this link, too
   MissedChanges missed;
   uint64_t passed_on = 0;  // the watermark that the shard knows of
   SteadyTime passed_on_at;

@@ -124,6 +124,7 @@ size_t LoopLinks::backlog_bytes(LinkId id) const {
 void LoopLinks::CompleteCommand() {
   if (Link* link = std::exchange(command_link_, nullptr)) {
     link->gathered.Append(command_);
+    link->commanded = true;
     FlushLater(*link);
     // Dropped at the end of the turn: the hub must not be called from inside.
     if (OverBound(*link)) over_bound_.push_back(link->stream->id());
@@ -135,7 +136,11 @@ void LoopLinks::CloseLink(LinkId id, const absl::Status& why) {
   CompleteCommand();
   Link* link = Find(id);
   if (link == nullptr || link->ending) return;
-  log::Info("Link {} of {} is ended: {}", id.value(), link->stream->peer(), why.ToString());
+  // Who has only asked whether it may come asks again and again.
+  const log::Level level = absl::IsUnavailable(why) && !link->commanded ? log::Level::kDebug : log::Level::kInfo;
+  if (log::Enabled(level)) {
+    log::Write(level, fmt::format("Link {} of {} is ended: {}", id.value(), link->stream->peer(), why.ToString()));
+  }
   EndAfterFlush(*link, why);
 }
 

@@ -88,6 +88,7 @@ class LoopLinks final {
     std::shared_ptr<LinkStream> stream;
     FrameGatherer gathered;
     bool write_in_flight = false;
+    bool commanded = false;        // it was sent something
     bool waits_for_flush = false;  // is in to_flush_
     bool hub_knows = true;         // the hub takes it for open
     // How it ends, once that is decided: what is gathered goes first, but not after the deadline.

@@ -20,7 +20,7 @@ constexpr int kEventsGatheredMax = 200'000;
 constexpr auto kPauseMin = std::chrono::milliseconds(100);
 constexpr auto kPauseMax = std::chrono::milliseconds(1000);
 // So long a core that is asked whether it takes the shard may say nothing.
-constexpr auto kAnswerMax = std::chrono::seconds(2);
+constexpr auto kAnswerMax = std::chrono::seconds(1);
 
 }  // namespace
 
@@ -32,7 +32,6 @@ class CoreLink::State : public std::enable_shared_from_this<CoreLink::State> {
         handler_(handler),
         retry_(io),
         patience_(io),
-        address_(options_.start % options_.addresses.size()),
         next_address_(options_.start) {
     PRESENCE_CHECK(!options_.addresses.empty(), "a link has at least one address");
   }
@@ -268,7 +267,7 @@ class CoreLink::State : public std::enable_shared_from_this<CoreLink::State> {
   asio::steady_timer retry_, patience_;
   std::minstd_rand random_{std::random_device()()};
 
-  size_t address_;  // of the stream
+  size_t address_ = 0;  // of the stream
   uint64_t next_address_;
   std::chrono::milliseconds pause_ = kPauseMin;
   std::chrono::steady_clock::time_point last_connect_{};

@@ -88,7 +88,7 @@ class CoreLink {
   // The oldest frame that was read and not yet taken; nullptr: none. Valid until the next call.
   const link::v1::CoreFrame* TakeFrame();
 
-  // Asks the cores at the other addresses, in any order, each once and for at most 2 s, by OnAskForStore. Nothing without a stream, or
+  // Asks the cores at the other addresses, in any order, each once and for at most 1 s, by OnAskForStore. Nothing without a stream, or
   // while such a round is under way.
   void Seek();
 

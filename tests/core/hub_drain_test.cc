@@ -10,7 +10,6 @@
 namespace presence::core {
 namespace {
 
-using link::v1::STATUS_AWAY;
 using link::v1::STATUS_OFFLINE;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
@@ -175,18 +174,6 @@ TEST_F(HubDrain, AnEdgeThatHasSentEverybodyAwayIsNotMissed) {
   EXPECT_EQ(world.hub().sizes().shards, 0u);
 }
 
-// Its edge was just looking for a core: it is declared, not opened.
-TEST(HubDrainAcrossCores, WhoIsBackAwayIsNotShownOnlineUntilTheTimeIsOver) {
-  HubCluster cluster(2);
-  cluster[0].Attach(1, 1, {Declared(kPhone, "alice")});
-  cluster[0].Say(1, Closed(1, kPhone, "alice", 20'000));
-  cluster[1].Changes();
-  cluster[1].OpenLink(2);
-  cluster[1].Say(2, Hello(1, 0, 0xe2));
-  cluster[1].Say(2, Declared(kTablet, "alice", {}, STATUS_AWAY));
-  EXPECT_THAT(cluster[1].Changes(), ElementsAre("alice away"));
-}
-
 // ------------------------------------------------------------- who is sent out for good is not expected back
 
 // On the first core an edge that sends its clients away: alice's phone and laptop, of two sessions, and bob's tablet.
@@ -265,6 +252,24 @@ TEST_F(HubDrain, WhatIsOnItsWayToTheStoreIsOvertaken) {
   world.Forget();
   world.Answer(Outcome::kApplied);
   EXPECT_THAT(world.Asked(), ElementsAre("remove e1/0/7.1 attach=1 alice previous=online@10"));
+  world.ConfirmAll(STATUS_OFFLINE, 11);
+  world.Pass(seconds(31));
+  EXPECT_EQ(world.hub().sizes().removals, 0u);
+}
+
+// What is remembered of one is forgotten to note the end of the other.
+TEST(HubDrainBounded, WhoeverIsNotRememberedAnyMoreIsLeftToItsTime) {
+  HubOptions options = HubWorld::DefaultOptions();
+  options.removals_max = 2;
+  HubWorld world(options);
+  world.AttachConfirmed(1, 1, {Declared(kPhone, "alice"), Declared(kLaptop, "alice")});
+  world.Say(1, Closed(1, kPhone, "alice", 20'000));
+  world.Say(1, Closed(2, kLaptop, "alice", 20'000));
+  world.ConfirmAll();
+  world.Forget();
+  world.Ask(80, Disconnect("alice"));
+  world.LoopBack();
+  EXPECT_THAT(world.Asked(), Contains(testing::HasSubstr("remove e1/0/8.1")));
   world.ConfirmAll(STATUS_OFFLINE, 11);
   world.Pass(seconds(31));
   EXPECT_EQ(world.hub().sizes().removals, 0u);

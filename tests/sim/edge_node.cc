@@ -107,7 +107,7 @@ void ShardNode::AskNext() {
   shard_.AskForStore(frame.add_events()->mutable_hello());
   world_.SendUp(candidate_, {SimLink::Item::Kind::kFrame, frame.SerializeAsString()});
   // As CoreLink does: one that says nothing is passed over.
-  world_.scheduler().AtProcess(world_.now() + seconds(2), edge_.shared_from_this(), [this, asked = candidate_] {
+  world_.scheduler().AtProcess(world_.now() + seconds(1), edge_.shared_from_this(), [this, asked = candidate_] {
     if (candidate_ != asked) return;
     world_.SendUp(asked, {SimLink::Item::Kind::kEnd, ""});
     OnLinkEnded(asked);
