@@ -65,7 +65,7 @@ MUTATIONS = [
         "  RepeatOrders(link, index);\n", ""),
     Mutation(
         "watermark-ignored", "after a resync a shard is not told what it has missed", "core/hub_links.cc",
-        "    link.missed.since = link.watermark;", "    link.missed.since = 0;"),
+        " link.missed.since = link.watermark;", " link.missed.since = 0;"),
     Mutation(
         "bus-gap-not-healed", "a core that did not hear the bus does not look up what it missed", "core/hub.cc",
         "    missed_.since = Watermark();\n", "    missed_.since = 0;\n"),
