@@ -193,7 +193,8 @@ class CoreLink::State : public std::enable_shared_from_this<CoreLink::State> {
     if (ok) Flush();
   }
 
-  // --- another core, beside the one that is there.
+  // --- another core, beside the one that is there. One candidate at a time, and to_ask_ is empty without one. A candidate that is not let
+  // go of has stream_ beside it, though perhaps one that ends just now: when it has ended (OnDone, Drop, Stop) nobody is asked any more.
 
   void AskNext() {
     if (to_ask_.empty()) return;
@@ -273,8 +274,7 @@ class CoreLink::State : public std::enable_shared_from_this<CoreLink::State> {
   std::chrono::steady_clock::time_point last_connect_{};
 
   std::shared_ptr<CoreStream> stream_;
-  std::shared_ptr<CoreStream>
-      candidate_;  // a core that is asked whether it takes the shard; let go when the stream ends
+  std::shared_ptr<CoreStream> candidate_;  // a core that is asked whether it takes the shard
   size_t candidate_address_ = 0;
   std::vector<size_t> to_ask_;  // addresses, behind that one
   uint64_t last_stream_ = 0;
