@@ -225,7 +225,7 @@ class Hub {
   // --- the store's answers; see StoreListener.
   // `lost_state`: all that this core knows is asserted again; otherwise only what the store has not confirmed.
   // While it is away nobody is closed and this core delivers among its shards. When it stays away for isolation_max and another core was
-  // ever known, each shard is told to look for one that has the store (SeekCore), and again every seek_every. It stays until it has found
+  // ever known, each shard is told to look for one that has the store (SeekCore), and again and again. It stays until it has found
   // one. A shard that looks for such a core here (Hello.only_with_store) is taken, or its link ends with UNAVAILABLE.
   void OnStoreUp(Now now, bool lost_state);
   void OnStoreDown(Now now);

@@ -89,8 +89,7 @@ void Hub::State::OnSettings(Now now, uint64_t core, const link::v1::CoreSettings
   char text[320];
   std::snprintf(text, sizeof text,
                 "ROOM_AUTH is %s here and another value at core %016llx: who may be in a room depends on the core that "
-                "is asked. Set it "
-                "to the same value on all cores, and restart those that differ",
+                "is asked. Set it to the same value on all cores, and restart those that differ",
                 options_.room_auth_name.c_str(), static_cast<unsigned long long>(core));
   Report(now, text);
 }

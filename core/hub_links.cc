@@ -78,10 +78,10 @@ void Hub::State::OnLinkEvent(Now now, LinkId id, const EdgeEvent& event) {
 
 absl::Status Hub::State::OnEvent(Now now, Link& link, const EdgeEvent& event) {
   if (event.event_case() == EdgeEvent::kHello) return OnHello(now, link, event.hello());
-  if (const auto hello = std::exchange(link.offered, nullptr)) {
-    if (absl::Status status = TakeShard(now, link, *hello); !status.ok()) return status;
+  if (link.phase == Link::Phase::kNew) {
+    if (link.offered == nullptr) return Broken("an event before Hello");
+    if (absl::Status status = TakeShard(now, link, *link.offered); !status.ok()) return status;
   }
-  if (link.phase == Link::Phase::kNew) return Broken("an event before Hello");
   const uint64_t sequence = event.sequence();
   if (IsSequenced(event.event_case())) {
     if (sequence <= link.last_sequence) return Broken("sequences must count up");
@@ -141,7 +141,6 @@ absl::Status Hub::State::OnHello(Now now, Link& link, const link::v1::Hello& hel
     // It may have found another core by the time of our Welcome, and have taken up a lower attach for good: nothing is changed before it
     // goes on here.
     link.offered = std::make_unique<link::v1::Hello>(hello);
-    link.was_offered = true;
   } else if (absl::Status status = TakeShard(now, link, hello); !status.ok()) {
     return status;
   }
@@ -249,7 +248,7 @@ absl::Status Hub::State::OnResyncDone(Now now, Link& link) {
     if (index != kNoConnection && connections_[index].attach != shard.attach) CloseConnection(now, shard, index, 0);
   }
   // A shard without connections has nobody who could have missed anything, but for those who came since our offer.
-  if (shard.connections != 0 || link.was_offered) link.missed.since = link.watermark;
+  if (shard.connections != 0 || link.offered != nullptr) link.missed.since = link.watermark;
   if (ledger_.store_up()) ReadMissed();
   ResumeRooms(now, link);
   TellAttached();

@@ -25,22 +25,21 @@ struct Link {
 
   LinkId id;
   Phase phase = Phase::kNew;
-  std::unique_ptr<link::v1::Hello> offered;  // kNew: welcomed, but only looking; the shard comes with its next event
-  bool was_offered = false;                  // until then it was told of no presence
-  Shard* shard = nullptr;                    // since Hello, or since the event behind an offer
-  SteadyTime last_event;                     // by arrival
-  SteadyTime last_command;                   // seen at ticks
-  bool spoken = false;                       // since the last tick
-  uint64_t last_sequence = 0;                // of the shard's events; applied, but for those in `awaiting`
-  uint64_t first_sequence = 0;               // the first of them on this link
+  // Of a shard that only looked, and was welcomed: it comes with the event behind that, and was told of no presence until then.
+  std::unique_ptr<link::v1::Hello> offered;
+  Shard* shard = nullptr;       // since Hello, or since the event behind an offer
+  SteadyTime last_event;        // by arrival
+  SteadyTime last_command;      // seen at ticks
+  bool spoken = false;          // since the last tick
+  uint64_t last_sequence = 0;   // of the shard's events; applied, but for those in `awaiting`
+  uint64_t first_sequence = 0;  // the first of them on this link
   uint64_t acknowledged = 0;
   std::set<uint64_t> joins_waiting;            // sequences of joins that wait for a right: not acknowledged
   std::deque<PresenceLedger::Await> awaiting;  // by sequence; bounded by HubOptions::awaiting_max
   std::vector<ConnectionTable::Ref>
-      missing;             // entries that the store does not have; re-asserted when the link proves alive
-  uint64_t watermark = 0;  // of presence, as the shard said in Hello, or was told in Welcome
-  uint64_t heard_from =
-      0;  // of presence, here, when the shard came: what is newer and delivered went to this link, too
+      missing;              // entries that the store does not have; re-asserted when the link proves alive
+  uint64_t watermark = 0;   // of presence, as the shard said in Hello, or was told in Welcome
+  uint64_t heard_from = 0;  // of presence, when the shard came: what is newer and delivered went to this link, too
   MissedChanges missed;
   uint64_t passed_on = 0;  // the watermark that the shard knows of
   SteadyTime passed_on_at;

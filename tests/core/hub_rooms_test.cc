@@ -285,49 +285,46 @@ struct HubRoomsAskedWithLogs : HubRoomsAsked {
     return options;
   }
   HubRoomsAskedWithLogs() : HubRoomsAsked(Options()) {}
+  // It waits for the room's log, and is not known to have the right any more.
+  void JoinUntilTheAnswerHasEnded() {
+    world.Say(1, Joined(1, kPhone, "general"));
+    world.AnswerRight(RoomRight::kWrite, seconds(3));
+    PassAlive(milliseconds(3'500));
+    world.Forget();
+  }
+  void AnswerLog() {
+    RoomLogPage page;
+    page.current = {1, 5};
+    world.AnswerLog(page);
+  }
 };
 
 TEST_F(HubRoomsAskedWithLogs, WhoseAnswerEndedWhileTheLogWasReadIsAskedForAgain) {
-  world.Say(1, Joined(1, kPhone, "general"));
-  world.AnswerRight(RoomRight::kWrite, seconds(3));
-  PassAlive(milliseconds(3'500));
+  JoinUntilTheAnswerHasEnded();
   EXPECT_EQ(world.hub().sizes().room_rights, 0u) << "nobody is in the room yet";
-  world.Forget();
-  RoomLogPage page;
-  page.current = {1, 5};
-  world.AnswerLog(page);
+  AnswerLog();
   EXPECT_THAT(Only("bind", world.Sent(1)), ElementsAre(HasSubstr("7.1 general")));
   PassAlive(milliseconds(300));
   EXPECT_THAT(Only("may", world.Asked()), ElementsAre("may alice(alice) general"));
 }
 
 TEST_F(HubRoomsAskedWithLogs, ALeaveEndsAJoinThatWaitsForARightBehindOneThatWaitsForTheLog) {
-  world.Say(1, Joined(1, kPhone, "general"));
-  world.AnswerRight(RoomRight::kWrite, seconds(1));
-  PassAlive(milliseconds(1'500));
-  world.Forget();
+  JoinUntilTheAnswerHasEnded();
   world.Say(1, {Joined(2, kPhone, "general"), Left(3, kPhone, "general")});
   EXPECT_THAT(Only("refuse", world.Sent(1)), ElementsAre("refuse reply=2 0"));
-  RoomLogPage page;
-  page.current = {1, 5};
-  world.AnswerLog(page);
+  AnswerLog();
   world.AnswerRight(RoomRight::kWrite);
   EXPECT_THAT(WithoutAcks(world.Sent(1)), ElementsAre(HasSubstr("bind 7.1 general"), "unbind 7.1 general reply=3"));
   EXPECT_EQ(world.hub().sizes().joins_waiting, 0u);
 }
 
 TEST_F(HubRoomsAskedWithLogs, AJoinBehindALeaveThatWaitsForTheLogIsCarriedOut) {
-  world.Say(1, Joined(1, kPhone, "general"));
-  world.AnswerRight(RoomRight::kWrite, seconds(1));
-  PassAlive(milliseconds(1'500));
-  world.Forget();
+  JoinUntilTheAnswerHasEnded();
   world.Say(1, {Left(2, kPhone, "general"), Joined(3, kPhone, "general")});
-  RoomLogPage page;
-  page.current = {1, 5};
-  world.AnswerLog(page);
+  AnswerLog();
   world.AnswerRight(RoomRight::kWrite);
   EXPECT_THAT(Only("refuse", world.Sent(1)), IsEmpty());
-  world.AnswerLog(page);
+  AnswerLog();
   EXPECT_THAT(Only("bind", world.Sent(1)), ElementsAre(HasSubstr("reply=3")));
 }
 
